@@ -1,0 +1,211 @@
+# Copyright: The kallithea.cluster maintainers
+# GPL-3.0-or-later (see LICENSE)
+"""What is wrong with an inventory or a host: each problem one sentence that says what, where and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+import re
+from typing import Any, Iterable, Mapping, Sequence
+
+import yaml
+
+ROLES = pathlib.Path(__file__).parents[2] / "roles"
+POOLS = ("ui", "scm", "write", "ci")
+MANDATORY_GROUPS = ("storage", "database", "broker", "app", "loadbalancer")
+# A process of Kallithea holds 102 to 121 MB after use, measured with four of them.
+PROCESS_MB = 130
+# What the operating system and the database, broker and balancer beside it need at least.
+RESERVED_MB = 700
+CLOCK_SECONDS = 2.0
+SYSTEMS = {"12": "3.11", "13": "3.13"}
+HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+
+
+def documented_variables(roles: pathlib.Path = ROLES) -> set[str]:
+    """Return the names of all public variables, from the roles' argument_specs."""
+    names: set[str] = {"kallithea_secrets", "kallithea_verify_host"}
+    for path in roles.glob("*/meta/argument_specs.yml"):
+        specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
+        for entry in specs.values():
+            names.update(entry.get("options", {}))
+    return names
+
+
+def unknown_variables(names: Iterable[str], ignore: Iterable[str] = (), known: Iterable[str] | None = None) -> list[str]:
+    """Return a sentence for each kallithea_ variable that nothing reads."""
+    documented = set(known) if known is not None else documented_variables()
+    problems = []
+    for name in sorted(set(names) - documented - set(ignore)):
+        near = difflib.get_close_matches(name, sorted(documented), n=1)
+        hint = f"did you mean {near[0]}?" if near else "correct it, or add it to kallithea_ignore_variables if it is your own."
+        problems.append(f"The variable {name} is set but nothing reads it; {hint}")
+    return problems
+
+
+def group_problems(topology: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return a sentence for each mandatory group that is empty."""
+    return [
+        f"The inventory group kallithea_{tier} is empty or missing; put at least one host into it."
+        for tier in MANDATORY_GROUPS
+        if not topology.get(tier)
+    ]
+
+
+def hostname_problems(hostname: str, ci_hostname: str) -> list[str]:
+    """Return what is wrong with the two public names."""
+    problems = []
+    if not hostname:
+        problems.append("kallithea_hostname is not set; give the public host name in group_vars/all.yml, such as scm.example.org.")
+    for variable, name in (("kallithea_hostname", hostname), ("kallithea_ci_hostname", ci_hostname)):
+        if name and not HOSTNAME.fullmatch(name):
+            problems.append(f"{variable} is '{name}', which is no host name in small letters; give a name without scheme, port or path.")
+    if hostname and hostname == ci_hostname:
+        problems.append("kallithea_ci_hostname is the same as kallithea_hostname; give bots a name of their own, or leave it empty.")
+    return problems
+
+
+def pool_problems(node: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a node's pools."""
+    name = node["name"]
+    pools: Mapping[str, Mapping[str, Any]] = node["pools"]
+    problems = []
+    ports: dict[int, str] = {}
+    for pool, settings in pools.items():
+        where = f"kallithea_app_pools.{pool} of host {name}"
+        if pool not in POOLS:
+            problems.append(f"{where} is no pool; the pools are {', '.join(POOLS)}.")
+        if "threads" in settings:
+            problems.append(f"{where} sets threads; Kallithea is not thread-safe, so raise processes instead and remove threads.")
+        for extra in sorted(set(settings) - {"processes", "port", "threads"}):
+            problems.append(f"{where} has the unknown key {extra}; it takes processes and port.")
+        processes = settings.get("processes")
+        if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+            problems.append(f"{where} has processes {processes!r}; give a whole number of at least 1.")
+        port = settings.get("port")
+        if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+            problems.append(f"{where} has port {port!r}; give a number from 1 to 65535.")
+        elif port in ports:
+            problems.append(f"{where} has the port {port} of pool {ports[port]}; give each pool a port of its own.")
+        else:
+            ports[port] = pool
+    wanted = ("ci",) if node.get("ci") else POOLS
+    problems += [f"kallithea_app_pools of host {name} lacks the pool {pool}; add it with processes and port." for pool in wanted if pool not in pools]
+    return problems
+
+
+def process_count(node: Mapping[str, Any]) -> int:
+    """Return how many application processes a node runs, Celery's parent and children included."""
+    pools = sum(int(settings["processes"]) for settings in node["pools"].values())
+    return pools + int(node["celery"]) + 1
+
+
+def proposed_pools(memory_mb: int, cores: float) -> dict[str, int]:
+    """Propose process counts: two for each core, at least one for each pool, no more than the memory carries."""
+    carried = max(len(POOLS), (memory_mb - RESERVED_MB) // PROCESS_MB - 3)
+    total = min(carried, max(10, int(cores * 4)))
+    share = {"ui": 3, "scm": 3, "write": 2, "ci": 2}
+    return {pool: max(1, total * share[pool] // 10) for pool in POOLS}
+
+
+def memory_problems(node: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where a host's pools do not fit its memory."""
+    count = process_count(node)
+    need = count * PROCESS_MB + RESERVED_MB
+    if need <= state["memory_mb"]:
+        return []
+    proposal = ", ".join(f"{pool} {number}" for pool, number in proposed_pools(state["memory_mb"], state["cores"]).items())
+    return [
+        f"Host {node['name']} has {state['memory_mb']} MiB, but its {count} processes need some {need} MiB; "
+        f"lower kallithea_app_pools (its memory carries {proposal}) or give it more memory."
+    ]
+
+
+def clock_problems(name: str, state: Mapping[str, Any], controller_clock: float, seconds_taken: float = 0.0) -> list[str]:
+    """Return a sentence where a host's clock is off; the time that asking took is allowed for."""
+    off = abs(float(state["clock"]) - controller_clock)
+    if off <= CLOCK_SECONDS + seconds_taken:
+        return []
+    return [f"The clock of host {name} is {off:.0f} s off the controller's; let an NTP client (chrony, systemd-timesyncd) set both."]
+
+
+def timezone_problems(timezone: str, zones: pathlib.Path = pathlib.Path("/usr/share/zoneinfo")) -> list[str]:
+    """Return a sentence where kallithea_timezone is not in the controller's tz database."""
+    if not zones.is_dir() or (re.fullmatch(r"[A-Za-z0-9_+/-]+", timezone) and (zones / timezone).is_file()):
+        return []
+    return [f"kallithea_timezone is '{timezone}', which the tz database does not have; give a name such as Europe/Berlin."]
+
+
+def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str, variables: Mapping[str, Any]) -> dict[int, list[str]]:
+    """Return for each port that the cluster takes on a host the names of our programs that may already listen on it."""
+    ports: dict[int, list[str]] = {}
+
+    def stands_in(tier: str) -> bool:
+        return any(node["name"] == name for node in topology.get(tier, []))
+
+    for node in [*topology.get("app", []), *topology.get("ci", [])]:
+        if node["name"] == name:
+            ports.update({int(settings["port"]): ["apache2"] for settings in node["pools"].values() if str(settings.get("port")).isdigit()})
+            ports[int(variables.get("kallithea_app_static_port", 8080))] = ["apache2"]
+            ports[int(variables.get("kallithea_app_health_port", 8089))] = ["python3", "kallithea-healt"]
+    if stands_in("database"):
+        ports[5432] = ["postgres"]
+    if stands_in("broker"):
+        ports[5672] = ["beam.smp"]
+    if stands_in("loadbalancer"):
+        ports[int(variables.get("kallithea_loadbalancer_http_port", 80))] = ["haproxy"]
+        ports[int(variables.get("kallithea_loadbalancer_https_port", 443))] = ["haproxy"]
+    return ports
+
+
+def port_problems(name: str, state: Mapping[str, Any], wanted: Mapping[int, Sequence[str]]) -> list[str]:
+    """Return a sentence for each wanted port that another program than the expected ones listens on."""
+    problems = []
+    for entry in state["listening"]:
+        port, programs = int(entry["port"]), set(entry["programs"])
+        expected = wanted.get(port, wanted.get(str(port)))  # type: ignore[call-overload]
+        if expected is not None and programs and not programs & set(expected):
+            problems.append(f"Port {port} of host {name} is in use by {', '.join(sorted(programs))}; stop it there, or choose another port.")
+    return problems
+
+
+def account_problems(name: str, state: Mapping[str, Any], user: str, uid: int, gid: int) -> list[str]:
+    """Return a sentence where the service user's numeric ids belong to somebody else."""
+    problems = []
+    for variable, number, owner in (("kallithea_uid", uid, state["uid_owner"]), ("kallithea_gid", gid, state["gid_owner"])):
+        if owner not in ("", user):
+            problems.append(f"{variable} {number} belongs to {owner} on host {name}; choose a number that is free on every host.")
+    return problems
+
+
+def system_problems(facts: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where the system or its Python is not one that is tested."""
+    system, version = facts.get("distribution", "?"), str(facts.get("distribution_major_version", "?"))
+    if system != "Debian" or version not in SYSTEMS:
+        return [f"{system} {version} is not supported; use Debian 12 or 13."]
+    python = ".".join(str(facts.get("python_version", "")).split(".")[:2])
+    if python and python != SYSTEMS[version]:
+        return [f"Python {python} is not the one of Debian {version}; let ansible_python_interpreter be /usr/bin/python3 ({SYSTEMS[version]})."]
+    return []
+
+
+class FilterModule:
+    """Filters of the collection."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {
+            "unknown_variables": unknown_variables,
+            "group_problems": group_problems,
+            "hostname_problems": hostname_problems,
+            "pool_problems": pool_problems,
+            "memory_problems": memory_problems,
+            "proposed_pools": proposed_pools,
+            "clock_problems": clock_problems,
+            "timezone_problems": timezone_problems,
+            "expected_ports": expected_ports,
+            "port_problems": port_problems,
+            "account_problems": account_problems,
+            "system_problems": system_problems,
+        }

@@ -1,0 +1,101 @@
+# Copyright: The kallithea.cluster maintainers
+# GPL-3.0-or-later (see LICENSE)
+"""Who is in the cluster: from inventory groups and variables to lists of nodes."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any, Mapping, Sequence
+
+from ansible.errors import AnsibleFilterError
+
+TIERS = ("storage", "database", "broker", "app", "ci", "loadbalancer")
+
+
+def is_address(text: str) -> bool:
+    """Tell whether the text is an IPv4 or IPv6 address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def node_address(name: str, variables: Mapping[str, Any]) -> str:
+    """Return a host's address: kallithea_address, an ansible_host that is one, or what its name resolves to here."""
+    given = str(variables.get("kallithea_address") or "")
+    if given:
+        if not is_address(given):
+            raise AnsibleFilterError(
+                f"kallithea_address of host {name} is '{given}', which is no IP address; give the address that the other hosts reach it by."
+            )
+        return given
+    candidate = str(variables.get("ansible_host") or name)
+    if is_address(candidate):
+        return candidate
+    try:
+        return str(socket.getaddrinfo(candidate, None)[0][4][0])
+    except OSError as error:
+        raise AnsibleFilterError(
+            f"host {name} has no kallithea_address and '{candidate}' does not resolve on the controller ({error}); set kallithea_address for it."
+        ) from error
+
+
+def host_pools(name: str, variables: Mapping[str, Any], defaults: Mapping[str, Any], ci: bool) -> dict[str, dict[str, int]]:
+    """Return a host's pools: its own kallithea_app_pools over the defaults; a CI node has the pool ci alone."""
+    own = variables.get("kallithea_app_pools")
+    pools: Mapping[str, Any] = own if isinstance(own, Mapping) else defaults
+    result = {}
+    for pool, settings in pools.items():
+        if ci and pool != "ci":
+            continue
+        if not isinstance(settings, Mapping):
+            raise AnsibleFilterError(f"kallithea_app_pools of host {name}: pool {pool} is not a dictionary like {{processes: 2, port: 8081}}.")
+        result[str(pool)] = {**defaults.get(pool, {}), **settings}
+    return result
+
+
+def topology(
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Mapping[str, Any]],
+    default_pools: Mapping[str, Any],
+    default_celery: int,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return for every tier the list of its nodes, from the inventory alone."""
+    result: dict[str, list[dict[str, Any]]] = {}
+    for tier in TIERS:
+        nodes = []
+        for name in groups.get(f"kallithea_{tier}", []):
+            variables = hostvars[name]
+            node: dict[str, Any] = {"name": name, "address": node_address(name, variables)}
+            if tier in ("app", "ci"):
+                node["ci"] = tier == "ci"
+                node["pools"] = host_pools(name, variables, default_pools, tier == "ci")
+                node["celery"] = int(variables.get("kallithea_app_celery_processes", default_celery))
+            nodes.append(node)
+        result[tier] = nodes
+    return result
+
+
+def site_report(nodes: Mapping[str, Sequence[Mapping[str, Any]]], variables: Mapping[str, Any]) -> list[str]:
+    """Return the lines that site prints at its end: where it is, how to log in, what runs where, what to do next."""
+    scheme = "http" if variables.get("kallithea_loadbalancer_tls") == "off" else "https"
+    lines = [f"Address: {scheme}://{variables['kallithea_hostname']}/"]
+    if variables.get("kallithea_ci_hostname"):
+        lines.append(f"Address for build servers and other bots: {scheme}://{variables['kallithea_ci_hostname']}/")
+    secrets_file = variables.get("kallithea_secrets_file") or f"{variables.get('inventory_dir', '.')}/.kallithea/secrets.yml"
+    lines.append(f"Administrator: {variables.get('kallithea_app_admin_user', 'admin')}, password: admin_password in {secrets_file} on the controller")
+    for node in [*nodes["app"], *nodes["ci"]]:
+        pools = ", ".join(f"{pool} {settings['processes']}" for pool, settings in node["pools"].items())
+        lines.append(f"Host {node['name']} ({node['address']}): processes {pools}, Celery {node['celery']}")
+    lines.append("Next: log in, change the administrator's e-mail address, create users and repository groups; keep the secrets file safe (ansible-vault encrypt).")
+    return lines
+
+
+class FilterModule:
+    """Filters of the collection."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"topology": topology, "site_report": site_report}

@@ -1,0 +1,135 @@
+"""What preflight says: each problem one sentence with what, where and how to mend it."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from ansible_collections.kallithea.cluster.plugins.filter import preflight
+
+POOLS = {pool: {"processes": 2, "port": 8081 + number} for number, pool in enumerate(preflight.POOLS)}
+NODE = {"name": "node1", "ci": False, "pools": POOLS, "celery": 2}
+STATE = {"memory_mb": 4096, "cores": 2.0, "listening": [], "clock": 1000.0, "timezone": "Etc/UTC", "uid_owner": "", "gid_owner": ""}
+
+
+def with_pool(**settings: object) -> dict:
+    """Return the node with other settings of its pool ui."""
+    return {**NODE, "pools": {**POOLS, "ui": {**POOLS["ui"], **settings}}}
+
+
+def test_a_good_node_has_no_problem() -> None:
+    assert preflight.pool_problems(NODE) == []
+    assert preflight.memory_problems(NODE, STATE) == []
+
+
+@pytest.mark.parametrize("processes", [0, -1, "2", True, None, 1.5])
+def test_processes_below_one_or_no_number(processes: object) -> None:
+    (problem,) = preflight.pool_problems(with_pool(processes=processes))
+    assert "kallithea_app_pools.ui of host node1" in problem
+    assert "at least 1" in problem
+
+
+def test_one_process_is_enough() -> None:
+    assert preflight.pool_problems(with_pool(processes=1)) == []
+
+
+def test_threads_are_not_offered_and_why() -> None:
+    (problem,) = preflight.pool_problems(with_pool(threads=2))
+    assert "not thread-safe" in problem
+    assert "raise processes" in problem
+
+
+@pytest.mark.parametrize("port", [0, 65536, "8081", POOLS["scm"]["port"]])
+def test_port_out_of_range_or_twice(port: object) -> None:
+    assert len(preflight.pool_problems(with_pool(port=port))) == 1
+
+
+def test_missing_and_unknown_pool() -> None:
+    node = {**NODE, "pools": {"ui": POOLS["ui"], "scm": POOLS["scm"], "write": POOLS["write"], "web": {"processes": 1, "port": 9000}}}
+    text = " ".join(preflight.pool_problems(node))
+    assert "lacks the pool ci" in text
+    assert "kallithea_app_pools.web" in text
+
+
+def test_memory_boundary() -> None:
+    need = preflight.process_count(NODE) * preflight.PROCESS_MB + preflight.RESERVED_MB
+    assert preflight.memory_problems(NODE, {**STATE, "memory_mb": need}) == []
+    (problem,) = preflight.memory_problems(NODE, {**STATE, "memory_mb": need - 1})
+    assert "lower kallithea_app_pools" in problem
+
+
+def test_proposal_fits_the_memory_it_was_made_for() -> None:
+    for memory in range(2048, 32768, 512):
+        pools = {pool: {"processes": count, "port": 1} for pool, count in preflight.proposed_pools(memory, 2.0).items()}
+        assert preflight.memory_problems({**NODE, "pools": pools}, {**STATE, "memory_mb": memory}) == []
+
+
+@pytest.mark.parametrize(("clock", "count"), [(1000.0, 0), (1002.0, 0), (1002.1, 1), (997.9, 1), (4600.0, 1)])
+def test_clock(clock: float, count: int) -> None:
+    assert len(preflight.clock_problems("node1", {**STATE, "clock": clock}, 1000.0)) == count
+
+
+def test_timezone(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "Europe").mkdir()
+    (tmp_path / "Europe" / "Berlin").write_text("")
+    assert preflight.timezone_problems("Europe/Berlin", tmp_path) == []
+    assert "kallithea_timezone" in preflight.timezone_problems("Europe/Nowhere", tmp_path)[0]
+    assert preflight.timezone_problems("../../etc/passwd", tmp_path)
+
+
+def test_mistyped_variable_gets_a_suggestion() -> None:
+    known = {"kallithea_hostname", "kallithea_app_pools"}
+    assert preflight.unknown_variables(["kallithea_hostname"], known=known) == []
+    assert preflight.unknown_variables(["kallithea_hostnme"], known=known) == [
+        "The variable kallithea_hostnme is set but nothing reads it; did you mean kallithea_hostname?"
+    ]
+    assert preflight.unknown_variables(["kallithea_zzz"], ["kallithea_zzz"], known) == []
+
+
+def test_every_role_documents_its_variables() -> None:
+    assert {"kallithea_hostname", "kallithea_app_pools", "kallithea_loadbalancer_tls"} <= preflight.documented_variables()
+
+
+@pytest.mark.parametrize("tier", preflight.MANDATORY_GROUPS)
+def test_empty_group(tier: str) -> None:
+    nodes = {name: [{"name": "a"}] for name in preflight.MANDATORY_GROUPS}
+    assert preflight.group_problems(nodes) == []
+    assert f"kallithea_{tier}" in preflight.group_problems({**nodes, tier: []})[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "ci", "count"),
+    [("scm.example.org", "", 0), ("scm.example.org", "ci.example.org", 0), ("", "", 1), ("https://x", "", 1), ("a b", "", 1), ("x.org", "x.org", 1)],
+)
+def test_hostnames(name: str, ci: str, count: int) -> None:
+    assert len(preflight.hostname_problems(name, ci)) == count
+
+
+def test_port_in_use_by_something_else() -> None:
+    state = {**STATE, "listening": [{"port": 443, "programs": ["nginx"]}, {"port": 5432, "programs": ["postgres"]}]}
+    (problem,) = preflight.port_problems("node1", state, {443: ["haproxy"], 5432: ["postgres"]})
+    assert "Port 443" in problem
+    assert "nginx" in problem
+
+
+def test_numeric_id_of_somebody_else() -> None:
+    state = {**STATE, "uid_owner": "alice", "gid_owner": "kallithea"}
+    (problem,) = preflight.account_problems("node1", state, "kallithea", 2200, 2200)
+    assert "kallithea_uid 2200 belongs to alice" in problem
+
+
+@pytest.mark.parametrize(
+    ("system", "version", "python", "count"),
+    [("Debian", "12", "3.11.2", 0), ("Debian", "13", "3.13.5", 0), ("Debian", "11", "3.9.2", 1), ("Ubuntu", "24", "3.12.3", 1), ("Debian", "12", "3.12.1", 1)],
+)
+def test_system(system: str, version: str, python: str, count: int) -> None:
+    facts = {"distribution": system, "distribution_major_version": version, "python_version": python}
+    assert len(preflight.system_problems(facts)) == count
+
+
+def test_expected_ports_follow_the_tiers() -> None:
+    ports = preflight.expected_ports({"app": [NODE], "loadbalancer": [{"name": "other"}], "database": [{"name": "node1"}]}, "node1", {"kallithea_app_static_port": 9000})
+    assert ports[8081] == ["apache2"]
+    assert ports[9000] == ["apache2"]
+    assert ports[5432] == ["postgres"]
+    assert 443 not in ports
