@@ -1,0 +1,57 @@
+# Copyright: The kallithea.cluster maintainers
+# GPL-3.0-or-later (see LICENSE)
+"""What PostgreSQL's configuration is computed from."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Any, Mapping, Sequence
+
+ITERATIONS = 4096
+
+
+def connection_budget(nodes: Sequence[Mapping[str, Any]], spare_nodes: int, margin: int) -> int:
+    """Return max_connections: each process of a pool takes up to two (one in use, one of a push's hook), each Celery process one.
+
+    A spare node counts like the largest one that is there, so that adding it needs no restart.
+    """
+    each = [sum(2 * int(pool["processes"]) for pool in node["pools"].values()) + int(node["celery"]) + 1 for node in nodes]
+    return sum(each) + spare_nodes * max(each, default=0) + margin
+
+
+def memory_settings(memory_mb: int, share: float, connections: int) -> dict[str, int]:
+    """Return PostgreSQL's memory settings, MiB, for its share of the host's memory."""
+    given = max(256, int(memory_mb * share))
+    shared = max(64, given // 4)
+    return {
+        "shared_buffers": shared,
+        "effective_cache_size": max(128, given * 3 // 4),
+        "maintenance_work_mem": min(2048, max(32, given // 16)),
+        "work_mem": max(4, (given - shared) // (max(1, connections) * 3)),
+    }
+
+
+def scram_sha_256(password: str, context: str) -> str:
+    """Return PostgreSQL's SCRAM-SHA-256 verifier of a password, so that the password itself never reaches the server's log.
+
+    The salt follows from the password and the context (the role's name), so that a second run changes nothing.
+    """
+    salt = hashlib.sha256(f"{context}:{password}".encode()).digest()[:16]
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+
+    def text(value: bytes) -> str:
+        return base64.b64encode(value).decode()
+
+    return f"SCRAM-SHA-256${ITERATIONS}:{text(salt)}${text(stored)}:{text(server)}"
+
+
+class FilterModule:
+    """Filters of the collection."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"connection_budget": connection_budget, "memory_settings": memory_settings, "scram_sha_256": scram_sha_256}

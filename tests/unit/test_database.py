@@ -1,0 +1,28 @@
+"""What PostgreSQL's configuration is computed from."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.kallithea.cluster.plugins.filter.database import connection_budget, memory_settings, scram_sha_256
+
+NODE = {"pools": {"ui": {"processes": 3}, "ci": {"processes": 2}}, "celery": 2}
+
+
+@pytest.mark.parametrize(("nodes", "spare", "expected"), [([NODE], 0, 33), ([NODE], 1, 46), ([NODE, NODE], 1, 59), ([], 2, 20)])
+def test_connection_budget(nodes: list, spare: int, expected: int) -> None:
+    assert connection_budget(nodes, spare, 20) == expected
+
+
+def test_memory_never_exceeds_the_share() -> None:
+    for memory in (1024, 4096, 65536):
+        settings = memory_settings(memory, 0.25, 100)
+        assert settings["shared_buffers"] < max(256, memory * 0.25)
+        assert settings["work_mem"] >= 4
+
+
+def test_scram_verifier_is_the_one_of_rfc_5802() -> None:
+    first = scram_sha_256("abcdefgh", "kallithea")
+    assert first == scram_sha_256("abcdefgh", "kallithea")
+    assert first != scram_sha_256("abcdefgh", "other")
+    assert first.startswith("SCRAM-SHA-256$4096:")
+    assert len(first) == 133
