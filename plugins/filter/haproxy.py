@@ -1,0 +1,170 @@
+# Copyright: The kallithea.cluster maintainers
+# GPL-3.0-or-later (see LICENSE)
+"""The load balancer's backends, and what is wrong with its settings and certificate."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+from typing import Any, Iterable, Mapping, Sequence
+
+from ansible.errors import AnsibleFilterError
+
+try:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    HAVE_CRYPTOGRAPHY = True
+except ImportError:
+    HAVE_CRYPTOGRAPHY = False
+
+POOLS = ("ui", "scm", "write", "ci")
+TLS_KINDS = ("given", "private_ca", "off")
+BALANCES = ("leastconn", "roundrobin", "source")
+# Above this many seconds HAProxy's queue by priority is no longer exact.
+LONGEST_QUEUE = 524
+
+
+def endpoint(address: str, port: int) -> str:
+    """Return address and port as HAProxy writes them."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def balancer_backends(
+    app_nodes: Sequence[Mapping[str, Any]], balancers: Iterable[str], own_name: str, static_port: int = 8080
+) -> dict[str, list[dict[str, Any]]]:
+    """Return each pool's servers with this balancer's share of their processes.
+
+    The shares of all balancers sum to the number of processes; what cannot be divided goes to another balancer at each node.
+    """
+    names = list(balancers)
+    if own_name not in names:
+        raise AnsibleFilterError(f"{own_name} is not in kallithea_loadbalancer_nodes: add it there, or to the group kallithea_loadbalancer.")
+    position = names.index(own_name)
+    result: dict[str, list[dict[str, Any]]] = {"static": []}
+    for pool in POOLS:
+        result[pool] = []
+    for number, node in enumerate(app_nodes):
+        if not node.get("ci"):
+            result["static"].append({"name": node["name"], "endpoint": endpoint(node["address"], static_port), "address": node["address"], "maxconn": 0})
+        for pool, settings in node["pools"].items():
+            if pool not in result or pool == "static":
+                continue
+            processes = int(settings["processes"])
+            share, rest = divmod(processes, len(names))
+            if share == 0:
+                raise AnsibleFilterError(
+                    f"pool {pool} of {node['name']} has {processes} processes for {len(names)} load balancers: "
+                    f"give kallithea_app_pools.{pool}.processes at least {len(names)} there."
+                )
+            if (position + number) % len(names) < rest:
+                share += 1
+            result[pool].append({"name": node["name"], "endpoint": endpoint(node["address"], int(settings["port"])), "address": node["address"], "maxconn": share})
+    return result
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each thing that is wrong with the balancer's settings."""
+    problems = []
+    prefix = "kallithea_loadbalancer_"
+    if not settings["hostname"]:
+        problems.append("kallithea_hostname is empty: set it to the public name that people will use.")
+    for name, what in (("nodes", "load balancers"), ("app_nodes", "application nodes")):
+        if not settings[name]:
+            problems.append(f"{prefix}{name} is empty: list the {what}, each with name and address.")
+    if settings["tls"] not in TLS_KINDS:
+        problems.append(f"{prefix}tls is '{settings['tls']}': it must be one of {', '.join(TLS_KINDS)}.")
+    if settings["tls"] == "off" and not settings["trusted_proxies"]:
+        problems.append(f"{prefix}tls is off, but {prefix}trusted_proxies is empty: name the proxies that do TLS in front, or use given or private_ca.")
+    if settings["tls"] == "given":
+        for name in ("certificate", "certificate_key"):
+            if not settings[name]:
+                problems.append(f"{prefix}tls is given, but {prefix}{name} is empty: set it to the file's path on the controller.")
+    if settings["proxy_protocol"] and not settings["trusted_proxies"]:
+        problems.append(f"{prefix}proxy_protocol is on, but {prefix}trusted_proxies is empty: name the proxies that speak it.")
+    if settings["balance"] not in BALANCES:
+        problems.append(f"{prefix}balance is '{settings['balance']}': it must be one of {', '.join(BALANCES)}.")
+    for name in ("trusted_proxies", "bot_networks", "metrics_networks"):
+        for value in settings[name]:
+            if not _is_network(str(value)):
+                problems.append(f"{prefix}{name} holds '{value}', which is neither an address nor a network like 192.0.2.0/24.")
+    for account in settings["bot_accounts"]:
+        if not re.fullmatch(r"[^\s:#]+", str(account)):
+            problems.append(f"{prefix}bot_accounts holds '{account}', which cannot be an account's name.")
+    for pattern in settings["bot_user_agents"]:
+        try:
+            re.compile(str(pattern))
+        except re.error as error:
+            problems.append(f"{prefix}bot_user_agents holds '{pattern}', which is no regular expression ({error}).")
+        if str(pattern) != str(pattern).strip() or "\n" in str(pattern) or not pattern or str(pattern).startswith("#"):
+            problems.append(f"{prefix}bot_user_agents holds '{pattern}': a pattern is one line, not empty, and begins and ends with no space and no #.")
+    for pool in POOLS:
+        seconds = settings["queue_seconds"].get(pool)
+        if not isinstance(seconds, int) or not 1 <= seconds <= LONGEST_QUEUE:
+            problems.append(f"{prefix}queue_seconds.{pool} is '{seconds}': it must be 1 to {LONGEST_QUEUE} seconds.")
+    for pool in POOLS:
+        if settings["app_nodes"] and not any(pool in node.get("pools", {}) for node in settings["app_nodes"]):
+            problems.append(f"no application node has the pool {pool}: add it to kallithea_app_pools of a host.")
+    return problems
+
+
+def name_matches(pattern: str, name: str) -> bool:
+    """Tell whether a certificate's name covers a host name; a star stands for one label."""
+    pattern, name = pattern.lower(), name.lower()
+    if pattern.startswith("*."):
+        return "." in name and name.split(".", 1)[1] == pattern[2:]
+    return pattern == name
+
+
+def certificate_problems(certificate: str, key: str, hostnames: Iterable[str], now: datetime.datetime | None = None) -> list[str]:
+    """Return one sentence for each thing that is wrong with a certificate and its key, without showing either."""
+    if not HAVE_CRYPTOGRAPHY:
+        return ["the controller's Python has no 'cryptography', which checks the certificate: install it (pip install cryptography)."]
+    try:
+        leaf = x509.load_pem_x509_certificates(certificate.encode())[0]
+    except ValueError:
+        return ["kallithea_loadbalancer_certificate holds no PEM certificate: give the certificate, followed by its intermediates."]
+    try:
+        private = serialization.load_pem_private_key(key.encode(), password=None)
+    except TypeError:
+        return ["kallithea_loadbalancer_certificate_key is protected by a passphrase, which HAProxy cannot ask for: give the key without one (ansible-vault may encrypt the file)."]
+    except ValueError:
+        return ["kallithea_loadbalancer_certificate_key holds no PEM private key."]
+    problems = []
+    form = {"encoding": serialization.Encoding.DER, "format": serialization.PublicFormat.SubjectPublicKeyInfo}
+    if leaf.public_key().public_bytes(**form) != private.public_key().public_bytes(**form):
+        problems.append("kallithea_loadbalancer_certificate_key does not fit kallithea_loadbalancer_certificate: give the key that the certificate was made for, the certificate first in its file.")
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        names = []
+    for hostname in hostnames:
+        if hostname and not any(name_matches(name, hostname) for name in names):
+            problems.append(f"kallithea_loadbalancer_certificate is for {', '.join(names) or 'no name at all'}, not for {hostname}: give one that covers it.")
+    moment = now or datetime.datetime.now(datetime.timezone.utc)
+    if leaf.not_valid_after_utc <= moment:
+        problems.append(f"kallithea_loadbalancer_certificate is valid until {leaf.not_valid_after_utc:%Y-%m-%d} only: give a new one.")
+    if leaf.not_valid_before_utc > moment:
+        problems.append(f"kallithea_loadbalancer_certificate is valid from {leaf.not_valid_before_utc:%Y-%m-%d} on: check the controller's clock.")
+    return problems
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {
+            "balancer_backends": balancer_backends,
+            "balancer_problems": balancer_problems,
+            "certificate_problems": certificate_problems,
+        }
