@@ -202,7 +202,7 @@ def main() -> int:
         if GROUP not in [group["group_name"] for group in site.call("get_repo_groups")]:
             site.call("create_repo_group", group_name=GROUP, description="reserved for kallithea.cluster.verify")
             made_group = True
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=pathlib.Path(__file__).parent) as folder:
             client = Client(pathlib.Path(folder), settings)
             for kind in ("git", "hg"):
                 name = f"{GROUP}/{word}-{kind}"
