@@ -7,7 +7,8 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-from typing import Any, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
@@ -47,7 +48,7 @@ def balancer_backends(
         result[pool] = []
     for number, node in enumerate(app_nodes):
         if not node.get("ci"):
-            result["static"].append({"name": node["name"], "endpoint": endpoint(node["address"], static_port), "address": node["address"], "maxconn": 0})
+            result["static"].append({"name": node["name"], "endpoint": endpoint(node["address"], static_port), "maxconn": 0})
         for pool, settings in node["pools"].items():
             if pool not in result or pool == "static":
                 continue
@@ -60,7 +61,7 @@ def balancer_backends(
                 )
             if (position + number) % len(names) < rest:
                 share += 1
-            result[pool].append({"name": node["name"], "endpoint": endpoint(node["address"], int(settings["port"])), "address": node["address"], "maxconn": share})
+            result[pool].append({"name": node["name"], "endpoint": endpoint(node["address"], int(settings["port"])), "maxconn": share})
     return result
 
 
@@ -125,24 +126,36 @@ def name_matches(pattern: str, name: str) -> bool:
     return pattern == name
 
 
+def _validity(certificate: Any, name: str) -> datetime.datetime:
+    """Return a moment of the certificate; cryptography before 42 knows it without a time zone only."""
+    moment: datetime.datetime = getattr(certificate, f"{name}_utc", None) or getattr(certificate, name).replace(tzinfo=datetime.UTC)
+    return moment
+
+
 def certificate_problems(certificate: str, key: str, hostnames: Iterable[str], now: datetime.datetime | None = None) -> list[str]:
     """Return one sentence for each thing that is wrong with a certificate and its key, without showing either."""
     if not HAVE_CRYPTOGRAPHY:
         return ["the controller's Python has no 'cryptography', which checks the certificate: install it (pip install cryptography)."]
     try:
-        leaf = x509.load_pem_x509_certificates(certificate.encode())[0]
+        leaf = x509.load_pem_x509_certificate(certificate.encode())
     except ValueError:
         return ["kallithea_loadbalancer_certificate holds no PEM certificate: give the certificate, followed by its intermediates."]
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
     except TypeError:
-        return ["kallithea_loadbalancer_certificate_key is protected by a passphrase, which HAProxy cannot ask for: give the key without one (ansible-vault may encrypt the file)."]
+        return [
+            "kallithea_loadbalancer_certificate_key is protected by a passphrase, which HAProxy cannot ask for: "
+            "give the key without one (ansible-vault may encrypt the file)."
+        ]
     except ValueError:
         return ["kallithea_loadbalancer_certificate_key holds no PEM private key."]
     problems = []
-    form = {"encoding": serialization.Encoding.DER, "format": serialization.PublicFormat.SubjectPublicKeyInfo}
-    if leaf.public_key().public_bytes(**form) != private.public_key().public_bytes(**form):
-        problems.append("kallithea_loadbalancer_certificate_key does not fit kallithea_loadbalancer_certificate: give the key that the certificate was made for, the certificate first in its file.")
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if leaf.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+        problems.append(
+            "kallithea_loadbalancer_certificate_key does not fit kallithea_loadbalancer_certificate: "
+            "give the key that the certificate was made for, and its own certificate first in the file."
+        )
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
@@ -150,11 +163,12 @@ def certificate_problems(certificate: str, key: str, hostnames: Iterable[str], n
     for hostname in hostnames:
         if hostname and not any(name_matches(name, hostname) for name in names):
             problems.append(f"kallithea_loadbalancer_certificate is for {', '.join(names) or 'no name at all'}, not for {hostname}: give one that covers it.")
-    moment = now or datetime.datetime.now(datetime.timezone.utc)
-    if leaf.not_valid_after_utc <= moment:
-        problems.append(f"kallithea_loadbalancer_certificate is valid until {leaf.not_valid_after_utc:%Y-%m-%d} only: give a new one.")
-    if leaf.not_valid_before_utc > moment:
-        problems.append(f"kallithea_loadbalancer_certificate is valid from {leaf.not_valid_before_utc:%Y-%m-%d} on: check the controller's clock.")
+    moment = now or datetime.datetime.now(datetime.UTC)
+    begin, end = (_validity(leaf, name) for name in ("not_valid_before", "not_valid_after"))
+    if end <= moment:
+        problems.append(f"kallithea_loadbalancer_certificate is valid until {end:%Y-%m-%d} only: give a new one.")
+    if begin > moment:
+        problems.append(f"kallithea_loadbalancer_certificate is valid from {begin:%Y-%m-%d} on: check the controller's clock.")
     return problems
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import csv
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 PREFIX = "be_"
 # Requests of these pools may last hours; the others' last seconds, so they are held later and shorter.
@@ -44,7 +44,7 @@ def parse_state(text: str) -> list[Server]:
     header = next((line[1:].split() for line in lines if line.startswith("# ")), [])
     servers = []
     for line in lines:
-        fields = dict(zip(header, line.split()))
+        fields = dict(zip(header, line.split(), strict=False))
         if not fields.get("be_name", "").startswith(PREFIX) or line.startswith("#"):
             continue
         admin = int(fields["srv_admin_state"])
@@ -98,7 +98,7 @@ def ask_socket(path: str) -> Callable[[str], str]:
             connection.settimeout(10)
             connection.connect(path)
             connection.sendall(command.encode() + b"\n")
-            chunks = []
+            chunks: list[bytes] = []
             while True:
                 chunk = connection.recv(65536)
                 if not chunk:

@@ -11,7 +11,8 @@ short_description: Takes an application node out of a load balancer, or puts it 
 version_added: 0.1.0
 author: The kallithea.cluster maintainers (@kallithea-cluster)
 description:
-  - Works on HAProxy's run-time socket. Where another node can take over, the node is drained. Where none can, new requests are held in the balancer until the node is back.
+  - Works on HAProxy's run-time socket. Where another node can take over, the node is drained.
+  - Where none can, new requests are held in the balancer until the node is back.
   - Waits until the node works on nothing. What still runs after O(timeout) is cut, so that the client sees an error and no half answer.
   - Does nothing where no HAProxy runs, or where it does not know the node.
 options:

@@ -1,0 +1,111 @@
+"""What all tests of this scenario share: the host, a foreign host as its client, the site, and the journals where a test fails."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import settings as cluster_settings
+from machines import Machine, wait_until
+from pools import Pools
+from scm import HOME, Client
+from settings import Settings
+from web import ApiError, Site
+
+UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "haproxy")
+JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
+CLIENT_COMMANDS = ("git", "hg", "curl", "python3")
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    """Return what the inventory says."""
+    return cluster_settings.load()
+
+
+@pytest.fixture(scope="session")
+def node(settings: Settings) -> Machine:
+    """Return the host with every tier on it."""
+    return Machine(settings.node, settings.node_container)
+
+
+@pytest.fixture(scope="session")
+def foreign(settings: Settings) -> Machine:
+    """Return a host on the same network that the cluster knows nothing of."""
+    machine = Machine(settings.client, settings.client_container)
+    for command in CLIENT_COMMANDS:
+        assert machine.host.exists(command), f"{command} is missing on {settings.client}: prepare.yml has to install it"
+    return machine
+
+
+@pytest.fixture(scope="session")
+def client(foreign: Machine, settings: Settings) -> Iterator[Client]:
+    """Return git and hg on the foreign host."""
+    yield Client(foreign, settings)
+    foreign.run(f"rm -rf {HOME}")
+
+
+@pytest.fixture(scope="session")
+def site(settings: Settings) -> Site:
+    """Return a browser on the controller in which the administrator is logged in."""
+    site = Site(settings)
+    site.login()
+    return site
+
+
+@pytest.fixture(scope="session")
+def pools(node: Machine, settings: Settings) -> Pools:
+    """Return a view of the application's processes."""
+    return Pools(node, settings)
+
+
+@pytest.fixture(scope="session")
+def make_repository(site: Site, node: Machine, settings: Settings) -> Iterator[Callable[[str, str], str]]:
+    """Return a function that makes a repository and tells its name; all of them are removed at the end."""
+    word = "test-" + secrets.token_hex(4)
+    made: list[str] = []
+
+    def make(kind: str, purpose: str) -> str:
+        name = f"{word}-{purpose}"
+        made.append(name)
+        site.create_repository(name, kind)
+        return name
+
+    yield make
+    for name in made:
+        try:
+            site.call("delete_repo", repoid=name)
+        except ApiError as error:
+            assert "does not exist" in str(error), error
+    node.run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
+
+
+@pytest.fixture(scope="session")
+def heavy_repository(client: Client, make_repository: Callable[[str, str], str]) -> Iterator[tuple[str, float]]:
+    """Push 200 MB that do not compress in one commit, in chunks; return the repository and the seconds it took."""
+    name = make_repository("git", "heavy")
+    client.run("rm -rf heavy && git init -q heavy && cd heavy && head -c 200M /dev/urandom > random && git add random && git commit -q -m heavy")
+    begin = time.monotonic()
+    client.run(f"cd heavy && git push -q {client.url(name)} master", seconds=120)
+    yield name, time.monotonic() - begin
+    client.run("rm -rf heavy")
+
+
+@pytest.fixture(autouse=True)
+def _healthy_afterwards(request: pytest.FixtureRequest, node: Machine) -> Iterator[None]:
+    """See that a test leaves the cluster working."""
+    yield
+    wait_until(f"the units active again after {request.node.name}", lambda: node.try_run(f"systemctl is-active --quiet {' '.join(UNITS)}").status == 0, 20)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Print the journals of the host where a test fails."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("node")
+    if report.failed and isinstance(machine, Machine):
+        report.sections.append((f"journals of {machine.name}", machine.try_run(JOURNAL).output))
+    return report

@@ -1,0 +1,91 @@
+"""People push and clone with git and hg through the balancer, and see on the pages what they pushed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from machines import Machine
+from scm import Client
+from settings import Settings
+from web import ApiError, Site
+
+HEADS = 2000
+HEAVY_PUSH_SECONDS = 60.0
+
+Make = Callable[[str, str], str]
+
+
+def test_git_push_page_and_clone(client: Client, site: Site, make_repository: Make) -> None:
+    """A commit pushed by git stands on its page, and in a clone of anybody."""
+    name = make_repository("git", "git")
+    commit = client.commit_git("git-out", "word-of-git")
+    client.run(f"cd git-out && git push -q {client.url(name)} master")
+    page = site.get(f"/{name}/changeset/{commit}")
+    assert page.status == 200 and "word-of-git" in page.text
+    assert client.run(f"rm -rf git-in && git clone -q {client.url(name)} git-in && cat git-in/word").strip() == "word-of-git"
+
+
+def test_hg_push_page_and_clone(client: Client, site: Site, make_repository: Make) -> None:
+    """A changeset pushed by hg stands on its page, and in a clone of anybody."""
+    name = make_repository("hg", "hg")
+    changeset = client.commit_hg("hg-out", "word-of-hg")
+    client.run(f"hg -R hg-out push -q {client.url(name)}")
+    page = site.get(f"/{name}/changeset/{changeset}")
+    assert page.status == 200 and "word-of-hg" in page.text
+    assert client.run(f"rm -rf hg-in && hg clone -q {client.url(name)} hg-in && cat hg-in/word").strip() == "word-of-hg"
+
+
+def test_bots_name_serves_the_same_repositories(client: Client, settings: Settings, make_repository: Make) -> None:
+    """What people pushed is cloned by the bots' name, and the other way round."""
+    name = make_repository("git", "bots")
+    client.commit_git("bots-out", "word-for-bots")
+    client.run(f"cd bots-out && git push -q {client.url(name, settings.ci_hostname)} master")
+    assert client.run(f"rm -rf bots-in && git clone -q {client.url(name)} bots-in && cat bots-in/word").strip() == "word-for-bots"
+    client.run(f"rm -rf bots-again && git clone -q {client.url(name, settings.ci_hostname)} bots-again")
+
+
+def test_wrong_password_gets_nothing(client: Client, foreign: Machine, make_repository: Make) -> None:
+    """A private repository is neither read nor written without the right password."""
+    name = make_repository("git", "private")
+    client.commit_git("private-out", "word")
+    wrong = "GIT_ASKPASS=/bin/echo; export GIT_ASKPASS;"
+    for command in (f"git ls-remote {client.url(name)}", f"git -C private-out push {client.url(name)} master"):
+        result = foreign.try_run(f"cd /root/client; export HOME=$PWD GIT_SSL_CAINFO=$PWD/ca.crt GIT_TERMINAL_PROMPT=0; {wrong} {command}")
+        assert result.status != 0 and "Authentication failed" in result.errors, result
+
+
+def test_repository_made_and_deleted_by_the_api(site: Site, make_repository: Make) -> None:
+    """A deleted repository is gone from the pages and the API."""
+    name = make_repository("git", "short-lived")
+    assert site.get(f"/{name}").status == 200
+    site.call("delete_repo", repoid=name)
+    assert site.get(f"/{name}").status == 404
+    with pytest.raises(ApiError, match="does not exist"):
+        site.call("get_repo", repoid=name)
+
+
+def test_git_push_of_200_mb(client: Client, site: Site, heavy_repository: tuple[str, float]) -> None:
+    """A push that git sends in chunks arrives whole and in time."""
+    name, seconds = heavy_repository
+    commit = client.run("git -C heavy rev-parse HEAD").strip()
+    assert site.call("get_changeset", repoid=name, raw_id=commit)["message"].strip() == "heavy"
+    assert seconds < HEAVY_PUSH_SECONDS
+
+
+def test_hg_repository_with_many_heads(client: Client, make_repository: Make) -> None:
+    """Mercurial sends what it knows in headers; a repository with 2,000 heads is pushed, cloned and pulled all the same."""
+    name = make_repository("hg", "heads")
+    url = client.url(name)
+    dag = "+1:r " + " ".join(["*r"] * HEADS)
+    client.run(f"rm -rf heads-out heads-in && hg init heads-out && hg -R heads-out debugbuilddag -q {dag!r}", seconds=90)
+    client.run(f"hg -R heads-out push -q --force {url}", seconds=120)
+    client.run(f"hg clone -q --noupdate {url} heads-in", seconds=120)
+    count = "hg -R heads-in log -r 'head()' -T x | wc -c"
+    assert int(client.run(count)) == HEADS
+    # One more on the server: the pull has to say all the heads that it has.
+    client.run("cd heads-out && hg update -q -r 1 && echo more > more && hg commit -q -A -m more")
+    client.run(f"hg -R heads-out push -q --force {url}")
+    client.run(f"hg -R heads-in pull -q {url}")
+    assert client.run("hg -R heads-in log -r tip -T '{desc}'").strip() == "more"
+    client.run("rm -rf heads-out heads-in")

@@ -1,0 +1,261 @@
+"""A real HAProxy on loopback ports, with the role's real configuration and tiny backends that say which pool they are."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.client
+import http.server
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from render import render
+
+HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
+HOSTNAME = "scm.example.org"
+CI_HOSTNAME = "ci.scm.example.org"
+POOLS = ("static", "ui", "scm", "write", "ci")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for entry in sockets:
+            entry.bind(("127.0.0.1", 0))
+        return [entry.getsockname()[1] for entry in sockets]
+    finally:
+        for entry in sockets:
+            entry.close()
+
+
+def make_certificate(names: list[str], days: int = 30) -> tuple[str, str]:
+    """Return a self-signed certificate and its key, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(entry) for entry in names]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
+
+
+class _Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _answer(self) -> None:
+        server: Any = self.server
+        if server.pool == "health":
+            status, text = server.health[0 if self.path == "/ready" else 1]
+            self._send(status, text.encode())
+            return
+        length = int(self.headers.get("Content-Length") or 0)
+        while length > 0:
+            length -= len(self.rfile.read(min(length, 65536)) or b"x" * length)
+        with server.lock:
+            server.started += 1
+        if self.path.startswith("/slow"):
+            server.release.wait(20)
+        headers: dict[str, list[str]] = {}
+        for name, value in self.headers.items():
+            headers.setdefault(name.lower(), []).append(value)
+        self._send(200, json.dumps({"pool": server.pool, "path": self.path, "headers": headers}).encode())
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_POST = do_HEAD = do_PUT = _answer  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Echo)
+        self.pool = pool
+        self.lock = threading.Lock()
+        self.started = 0
+        self.release = threading.Event()
+        self.health = [(200, "ready"), (200, "writable")]
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a health check closes its connection early."""
+
+
+class Answer:
+    """An answer, read to its end."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.text = response.read().decode()
+
+    @property
+    def echo(self) -> dict[str, Any]:
+        """Return what the backend saw."""
+        result: dict[str, Any] = json.loads(self.text)
+        return result
+
+    def seen(self, header: str) -> str:
+        """Return a header as the backend saw it."""
+        return ",".join(self.echo["headers"].get(header, []))
+
+
+class Rig:
+    """HAProxy, its backends, and requests to it."""
+
+    def __init__(self, folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), **values: Any) -> None:
+        self.nodes = nodes
+        self.folder = folder
+        self.http_port, self.https_port, self.metrics_port = free_ports(3)
+        self.socket = f"{folder}/admin.sock"
+        self.servers = {pool: _Server(pool) for pool in (*POOLS, "health")}
+        port = {pool: server.server_address[1] for pool, server in self.servers.items()}
+        pools = {pool: {"processes": 2, "port": port[pool]} for pool in POOLS[1:]}
+        self.values: dict[str, Any] = {
+            "inventory_hostname": "lb1",
+            "kallithea_hostname": HOSTNAME,
+            "kallithea_ci_hostname": CI_HOSTNAME,
+            "kallithea_loadbalancer_nodes": [{"name": "lb1", "address": "127.0.0.1"}],
+            "kallithea_loadbalancer_app_nodes": [{"name": name, "address": "127.0.0.1", "ci": False, "pools": pools} for name in nodes],
+            "kallithea_loadbalancer_static_port": port["static"],
+            "kallithea_loadbalancer_health_port": port["health"],
+            "kallithea_loadbalancer_bind_addresses": ["127.0.0.1"],
+            "kallithea_loadbalancer_http_port": self.http_port,
+            "kallithea_loadbalancer_https_port": self.https_port,
+            "kallithea_loadbalancer_metrics_bind": f"127.0.0.1:{self.metrics_port}",
+            "kallithea_loadbalancer_bot_networks": ["127.0.0.8/30"],
+            "kallithea_loadbalancer_bot_accounts": ["build-bot"],
+            "__kallithea_loadbalancer_config_dir": str(folder),
+            "__kallithea_loadbalancer_state_dir": str(folder),
+            "__kallithea_loadbalancer_socket": self.socket,
+            **values,
+        }
+        self.context = ssl.create_default_context()
+        self.context.check_hostname = False
+        self.context.verify_mode = ssl.CERT_NONE
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "log"
+
+    def write(self) -> pathlib.Path:
+        """Write the configuration as the role would; only what needs root is left away."""
+        certificate, key = make_certificate([HOSTNAME, CI_HOSTNAME])
+        text = render("loadbalancer", "haproxy.cfg.j2", self.values)
+        text = re.sub(r"(?m)^  (user|group|chroot) .*\n", "", text).replace(" group haproxy level", " level")
+        files = {
+            "site.pem": certificate + key,
+            "haproxy.cfg": text,
+            "kallithea.lua": render("loadbalancer", "kallithea.lua.j2", self.values),
+            "kallithea-hold.map": "",
+            "kallithea-server-state": "1\n",
+        }
+        for name in ("bot_networks", "bot_accounts", "bot_user_agents", "trusted_proxies"):
+            lines = render("loadbalancer", "list.j2", {**self.values, "__kallithea_loadbalancer_list": "{{ kallithea_loadbalancer_" + name + " }}"})
+            files[f"{name}.lst"] = lines
+        for name, content in files.items():
+            (self.folder / name).write_text(content, encoding="utf-8")
+        return self.folder / "haproxy.cfg"
+
+    def start(self) -> None:
+        """Check the configuration and start HAProxy."""
+        config = self.write()
+        check = subprocess.run([HAPROXY, "-c", "-f", str(config)], capture_output=True, text=True, check=False)
+        assert check.returncode == 0, check.stdout + check.stderr
+        assert "WARNING" not in check.stderr, check.stderr
+        self.process = subprocess.Popen([HAPROXY, "-db", "-f", str(config)], stdout=self.log.open("wb"), stderr=subprocess.STDOUT)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                if self.servers_up():
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"HAProxy did not start: {self.log.read_text()}")
+
+    def stop(self) -> None:
+        """End HAProxy and the backends."""
+        for server in self.servers.values():
+            server.release.set()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        for server in self.servers.values():
+            server.shutdown()
+            server.server_close()
+
+    def ask(self, command: str) -> str:
+        """Return the answer of HAProxy's socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(self.socket)
+            connection.sendall(command.encode() + b"\n")
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+    def servers_up(self) -> bool:
+        """Tell whether every server is up."""
+        lines = [line.split(",") for line in self.ask("show stat -1 4 -1").splitlines() if line.startswith("be_")]
+        return len(lines) == len(POOLS) * len(self.nodes) and all(line[17] == "UP" for line in lines)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        source: str = "127.0.0.1",
+        port: int = 0,
+        tls: bool = True,
+    ) -> Answer:
+        """Send one request and return its answer."""
+        target = port or (self.https_port if tls else self.http_port)
+        connection: http.client.HTTPConnection
+        if tls:
+            connection = http.client.HTTPSConnection("127.0.0.1", target, timeout=15, source_address=(source, 0), context=self.context)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", target, timeout=15, source_address=(source, 0))
+        with contextlib.closing(connection):
+            sent = {"Host": HOSTNAME, **(headers or {})}
+            connection.request(method, path, body=body, headers=sent)
+            return Answer(connection.getresponse())
+
+
+@contextlib.contextmanager
+def running(folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), **values: Any) -> Iterator[Rig]:
+    """Run HAProxy for the block's time."""
+    os.makedirs(folder, exist_ok=True)
+    rig = Rig(folder, nodes, **values)
+    try:
+        rig.start()
+        yield rig
+    finally:
+        rig.stop()
