@@ -7,7 +7,8 @@ from __future__ import annotations
 import difflib
 import pathlib
 import re
-from typing import Any, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import yaml
 
@@ -46,11 +47,7 @@ def unknown_variables(names: Iterable[str], ignore: Iterable[str] = (), known: I
 
 def group_problems(topology: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return a sentence for each mandatory group that is empty."""
-    return [
-        f"The inventory group kallithea_{tier} is empty or missing; put at least one host into it."
-        for tier in MANDATORY_GROUPS
-        if not topology.get(tier)
-    ]
+    return [f"The inventory group kallithea_{tier} is empty or missing; put at least one host into it." for tier in MANDATORY_GROUPS if not topology.get(tier)]
 
 
 def hostname_problems(hostname: str, ci_hostname: str) -> list[str]:

@@ -79,7 +79,8 @@ def release_problems(settings: Mapping[str, Any]) -> list[str]:
         )
     else:
         problems += [
-            f"kallithea_app_build_environment has '{name}', which is no name of an environment variable or has no text as value; write it such as https_proxy: \"http://proxy.example.org:3128\"."
+            f"kallithea_app_build_environment has '{name}', which is no name of an environment variable or has no text as value; "
+            f'write it such as https_proxy: "http://proxy.example.org:3128".'
             for name, value in environment.items()
             if not isinstance(value, str) or "\n" in value or not ENVIRONMENT_NAME.fullmatch(str(name))
         ]

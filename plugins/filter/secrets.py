@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 # Kallithea's API keys are 40 characters (kallithea/lib/utils2.py); the rest is our choice.
 LENGTHS = {

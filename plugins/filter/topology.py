@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
@@ -89,7 +90,9 @@ def site_report(nodes: Mapping[str, Sequence[Mapping[str, Any]]], variables: Map
     for node in [*nodes["app"], *nodes["ci"]]:
         pools = ", ".join(f"{pool} {settings['processes']}" for pool, settings in node["pools"].items())
         lines.append(f"Host {node['name']} ({node['address']}): processes {pools}, Celery {node['celery']}")
-    lines.append("Next: log in, change the administrator's e-mail address, create users and repository groups; keep the secrets file safe (ansible-vault encrypt).")
+    lines.append(
+        "Next: log in, change the administrator's e-mail address, create users and repository groups; keep the secrets file safe (ansible-vault encrypt)."
+    )
     return lines
 
 

@@ -111,9 +111,7 @@ def ask_socket(path: str) -> Callable[[str], str]:
 class Balancer:
     """One HAProxy."""
 
-    def __init__(
-        self, ask: Callable[[str], str], hold_map: str, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, ask: Callable[[str], str], hold_map: str, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep) -> None:
         self.ask = ask
         self.hold_map = hold_map
         self.clock = clock

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # Copyright: The kallithea.cluster maintainers
-# GPL-3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Module balancer_node."""
 
 from __future__ import annotations

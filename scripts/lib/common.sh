@@ -21,7 +21,7 @@ quietly() {
   log=$(mktemp)
   "$@" >"$log" 2>&1 </dev/null || status=$?
   if [ "$status" -ne 0 ]; then
-    tail -n 40 "$log" >&2
+    tail -n 60 "$log" >&2
   fi
   rm -f "$log"
   return "$status"
@@ -64,4 +64,13 @@ stop_process() {
 # pid_is PID NAME: the process still is the one that we started, not a later one with its number.
 pid_is() {
   [ -n "$1" ] && [ -r "/proc/$1/cmdline" ] && tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF -- "$2"
+}
+
+# only_one FILE WHAT: refuses a second run beside this one, for two would remove each other's hosts. Who starts something that
+# outlives the script closes descriptor 9 for it.
+only_one() {
+  have flock || return 0
+  mkdir -p "$(dirname "$1")"
+  exec 9>"$1"
+  flock -n 9 || die "$2 runs already in this tree; wait until it has ended."
 }

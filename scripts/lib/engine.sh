@@ -38,7 +38,7 @@ engine_ensure() {
     echo systemd >"$KALLITHEA_ENGINE_STATE/$owner"
   else
     say "Starting a Docker engine (log: $KALLITHEA_ENGINE_STATE/dockerd.log)"
-    setsid dockerd >"$KALLITHEA_ENGINE_STATE/dockerd.log" 2>&1 </dev/null &
+    setsid dockerd >"$KALLITHEA_ENGINE_STATE/dockerd.log" 2>&1 </dev/null 9>&- &
     pid=$!
     echo "$pid" >"$KALLITHEA_ENGINE_STATE/$owner"
   fi

@@ -140,7 +140,7 @@ lint() {
   check yamllint yamllint --strict .
   # An inventory, since a play may take its hosts from a group.
   check ansible-lint env ANSIBLE_INVENTORY="$KALLITHEA_ROOT/inventories/single-host/hosts.yml" ansible-lint --offline --nocolor
-  check "ruff check" ruff check --no-cache .
+  check "ruff check" ruff check --no-cache --output-format concise .
   check "ruff format" ruff format --no-cache --check .
   check mypy mypy --no-incremental
   check shellcheck lint_shell

@@ -43,6 +43,9 @@ def test_writable_asks_more_than_ready() -> None:
     assert health.verdict(results, health.WRITABLE, 10.0) == ["storage is writable: read-only file system"]
 
 
-@pytest.mark.parametrize(("free", "blocks", "inodes_free", "inodes", "bad"), [(5, 100, 5, 100, False), (4, 100, 50, 100, True), (50, 100, 4, 100, True), (50, 100, 0, 0, False)])
+@pytest.mark.parametrize(
+    ("free", "blocks", "inodes_free", "inodes", "bad"),
+    [(5, 100, 5, 100, False), (4, 100, 50, 100, True), (50, 100, 4, 100, True), (50, 100, 0, 0, False)],
+)
 def test_space(free: int, blocks: int, inodes_free: int, inodes: int, bad: bool) -> None:
     assert bool(health.space_problem(free, blocks, inodes_free, inodes, 0.05)) is bad

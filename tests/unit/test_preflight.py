@@ -128,7 +128,8 @@ def test_system(system: str, version: str, python: str, count: int) -> None:
 
 
 def test_expected_ports_follow_the_tiers() -> None:
-    ports = preflight.expected_ports({"app": [NODE], "loadbalancer": [{"name": "other"}], "database": [{"name": "node1"}]}, "node1", {"kallithea_app_static_port": 9000})
+    topology = {"app": [NODE], "loadbalancer": [{"name": "other"}], "database": [{"name": "node1"}]}
+    ports = preflight.expected_ports(topology, "node1", {"kallithea_app_static_port": 9000})
     assert ports[8081] == ["apache2"]
     assert ports[9000] == ["apache2"]
     assert ports[5432] == ["postgres"]

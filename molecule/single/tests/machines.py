@@ -11,6 +11,14 @@ from typing import Any
 import testinfra  # type: ignore[import-untyped]
 
 COMMAND_SECONDS = 60.0
+PROBE = """
+import sys, urllib.error, urllib.request
+try:
+    answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(sys.argv[1], timeout=10)
+except urllib.error.HTTPError as error:
+    answer = error
+print(answer.status, answer.read().decode())
+"""
 
 
 class CommandFailed(AssertionError):
@@ -64,6 +72,10 @@ class Machine:
     def write(self, path: str, content: str, mode: str = "0600") -> None:
         """Write a file; its content is on no command line."""
         self.run(f"install -D -m {mode} /dev/stdin {path}", stdin=content)
+
+    def probe(self, url: str) -> str:
+        """Return an address's status and text, asked on the host itself; a bare Debian has no curl."""
+        return self.run(f"python3 -c {quote(PROBE)} {quote(url)}").strip()
 
     def start(self, unit: str, script: str, seconds: float) -> None:
         """Start a script in the background as a unit of its own, which ends by itself at the latest after the limit."""

@@ -69,7 +69,7 @@ def flat_memory(node: Machine) -> Iterator[None]:
         ("curl-wrong", "git-receive-pack", ("401",)),
         ("curl-wrong", "git-upload-pack", ("401",)),
         # git itself says what is wrong with zeros.
-        ("curl-right", "git-upload-pack", ("200", "400", "500")),
+        ("curl-right", "git-upload-pack", ("200", "417")),
     ],
     ids=["push-without-credentials", "push-with-wrong-ones", "fetch-with-wrong-ones", "fetch-with-right-ones"],
 )

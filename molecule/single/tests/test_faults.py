@@ -17,7 +17,7 @@ HEAL_SECONDS = 30.0
 SLOW_RATE = 2_000_000
 SCRATCH = "/run/test-scratch"
 DB_CREATE = "/usr/local/lib/kallithea/kallithea-db-create"
-PROBE = "curl -s -m 10 -w ' %{http_code}' http://127.0.0.1:8089/"
+HEALTH = "http://127.0.0.1:8089/"
 AS_USER = "setpriv --reuid=kallithea --regid=kallithea --init-groups env LC_ALL=C.UTF-8 HOME=/var/lib/kallithea"
 # Writes a second ini with another database, which root enters by peer, and other folders.
 SCRATCH_INI = """
@@ -27,13 +27,23 @@ text, count = re.subn(r"(?m)^sqlalchemy\\.url = .*", "sqlalchemy.url = postgresq
 assert count == 1
 print(re.sub(r"(?m)^(\\S+_dir) = .*", r"\\1 = /run/test-scratch/data", text))
 """
-# Waits for the first of Kallithea's tables, then kills the script that makes them.
+# Holds the creation up between the tables and their first rows, so that it is killed in the middle.
+STUMBLING_BLOCK = """
+CREATE FUNCTION stumble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(30); RETURN NEW; END $$;
+CREATE FUNCTION lay() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' AND object_identity = 'public.users') THEN
+    CREATE TRIGGER stumble BEFORE INSERT ON public.users FOR EACH ROW EXECUTE FUNCTION stumble();
+  END IF;
+END $$;
+CREATE EVENT TRIGGER lay ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION lay();
+"""
 KILLER = """#!/bin/bash
 cd /
-for _ in $(seq 500); do
-  found=$(setpriv --reuid=postgres --regid=postgres --init-groups psql -AtXd kallithea_scratch -c "select to_regclass('users')")
+for _ in $(seq 200); do
+  found=$(setpriv --reuid=postgres --regid=postgres --init-groups psql -AtX \\
+    -c "select 1 from pg_stat_activity where datname = 'kallithea_scratch' and wait_event = 'PgSleep'")
   [ -z "$found" ] || break
-  sleep 0.02
+  sleep 0.1
 done
 pkill -KILL -f '^/opt/kallithea/current/bin/python3 [^ ]*kallithea-db-create create'
 """
@@ -62,7 +72,7 @@ def test_broker_stopped(node: Machine, client: Client, site: Site, repository: s
     node.run("systemctl stop rabbitmq-server")
     try:
         use_all(client, site, repository, "without-broker")
-        assert node.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8089/ready") == "200"
+        assert node.probe(HEALTH + "ready").startswith("200")
     finally:
         node.run("systemctl start rabbitmq-server")
     make_repository("git", "after-broker")
@@ -81,20 +91,20 @@ def test_database_stopped(node: Machine, client: Client, site: Site, repository:
     """Without the database the host is not ready, visitors get 503 and when to come again; with it all heals by itself."""
 
     def unhealthy(verdict: str) -> str:
-        answer = node.run(PROBE + verdict)
-        return answer if answer.endswith(" 503") else ""
+        answer = node.probe(HEALTH + verdict)
+        return answer if answer.startswith("503") else ""
 
     node.run("systemctl stop postgresql")
     try:
         for verdict in ("ready", "writable"):
             answer = wait_until(f"{verdict} 503", partial(unhealthy, verdict), 15)
             assert "database" in answer.lower(), answer
-        assert node.run(PROBE + "live").endswith(" 200")
+        assert node.probe(HEALTH + "live").startswith("200")
         refused = wait_until("503 from the balancer", lambda: (answer := site.get("/_admin/login")).status == 503 and answer, 15)
         assert refused.header("Retry-After").isdigit()
     finally:
         node.run("systemctl start postgresql")
-    wait_until("ready again", lambda: node.run(PROBE + "ready").endswith(" 200"), HEAL_SECONDS)
+    wait_until("ready again", lambda: node.probe(HEALTH + "ready").startswith("200"), HEAL_SECONDS)
     wait_until("a page again", lambda: site.get("/_admin/my_account").status == 200, HEAL_SECONDS)
     use_all(client, site, repository, "after-database")
 
@@ -143,10 +153,11 @@ def db_create(node: Machine, mode: str, repositories: str) -> Result:
 
 def test_killed_db_create_is_recognised(scratch: Machine) -> None:
     """A creation that was killed in the middle is neither taken for complete nor begun anew over what it left."""
-    scratch.write(f"{SCRATCH}/killer", KILLER, "0755")
-    scratch.start("test-killer", f"exec {SCRATCH}/killer", 60)
+    scratch.run(as_postgres("psql -qX -v ON_ERROR_STOP=1 -d kallithea_scratch"), STUMBLING_BLOCK)
+    scratch.write(f"{SCRATCH}/killer", KILLER)
+    scratch.start("test-killer", f"exec bash {SCRATCH}/killer", 60)
     killed = db_create(scratch, "create", f"{SCRATCH}/repositories")
-    assert killed.status != 0, "the creation ended before it was killed"
+    assert killed.status == 137, f"the creation was not killed but ended with {killed.status}"
     assert scratch.try_run("pgrep -f '^[^ ]*python3 [^ ]*kallithea-cli db-create'").status == 1, "the killed script's child goes on"
     again = db_create(scratch, "create", f"{SCRATCH}/repositories")
     assert again.status == 1 and "interrupted" in again.errors, again
