@@ -72,5 +72,5 @@ only_one() {
   have flock || return 0
   mkdir -p "$(dirname "$1")"
   exec 9>"$1"
-  flock -n 9 || die "$2 runs already in this tree; wait until it has ended."
+  flock -n 9 || die "$2 runs already on this machine (the test hosts' names are the same everywhere); wait until it has ended."
 }
