@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 from ansible_collections.kallithea.cluster.plugins.filter.database import connection_budget, memory_settings, scram_sha_256
 
@@ -26,3 +28,18 @@ def test_scram_verifier_is_the_one_of_rfc_5802() -> None:
     assert first != scram_sha_256("abcdefgh", "other")
     assert first.startswith("SCRAM-SHA-256$4096:")
     assert len(first) == 133
+
+
+def test_no_statement_with_its_values_reaches_the_log() -> None:
+    template = pathlib.Path(__file__).parents[2] / "roles" / "database" / "templates" / "kallithea.conf.j2"
+    # The last line of a name wins, so a user's own settings stand before these.
+    lines = template.read_text(encoding="utf-8").partition("endfor")[2].splitlines()
+    for line in (
+        "log_statement = none",
+        "log_min_duration_statement = -1",
+        "log_min_error_statement = panic",
+        "log_error_verbosity = terse",
+        "log_parameter_max_length = 0",
+        "log_parameter_max_length_on_error = 0",
+    ):
+        assert line in lines
