@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import http.client
@@ -76,8 +77,11 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             length -= len(self.rfile.read(min(length, 65536)) or b"x" * length)
         with server.lock:
             server.started += 1
+            server.accounts.append(base64.b64decode((self.headers.get("Authorization") or "Basic ").split(" ", 1)[1]).decode().partition(":")[0])
         if self.path.startswith("/slow"):
             server.release.wait(20)
+            # Long enough that the order in which requests come is the queue's.
+            time.sleep(0.1)
         headers: dict[str, list[str]] = {}
         for name, value in self.headers.items():
             headers.setdefault(name.lower(), []).append(value)
@@ -105,6 +109,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.pool = pool
         self.lock = threading.Lock()
         self.started = 0
+        self.accounts: list[str] = []
         self.release = threading.Event()
         self.health = [(200, "ready"), (200, "writable")]
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
