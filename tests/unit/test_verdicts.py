@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.kallithea.cluster.plugins.module_utils import balancer
-from haproxy_rig import CI_HOSTNAME, HAPROXY, HOSTNAME, POOLS, Rig, running
+from haproxy_rig import CI_HOSTNAME, HOSTNAME, POOLS, Rig, running
 
 TABLE: dict[str, list[dict[str, Any]]] = yaml.safe_load((pathlib.Path(__file__).parent / "verdicts.yml").read_text(encoding="utf-8"))
 ROWS = [(f"{kind}: {row['name']}", row) for kind, rows in TABLE.items() for row in rows]
-pytestmark = pytest.mark.skipif(not pathlib.Path(HAPROXY).exists(), reason="no haproxy on this machine")
 
 
 def basic(account: str) -> dict[str, str]:
