@@ -24,7 +24,7 @@ def test_no_unit_has_failed(node: Machine) -> None:
     assert node.run("systemctl list-units --failed --plain --no-legend") == ""
 
 
-@pytest.mark.parametrize("job", ["index", "sessions", "cache"])
+@pytest.mark.parametrize("job", ["index", "cleanup"])
 def test_timer_waits_and_its_job_works(node: Machine, job: str) -> None:
     """Each once-per-cluster job has its timer, and runs when called."""
     assert f"kallithea-{job}.timer" in node.run("systemctl list-timers --no-pager --plain")
@@ -35,7 +35,8 @@ def test_timer_waits_and_its_job_works(node: Machine, job: str) -> None:
 
 def test_nothing_is_purged_unless_asked_for(node: Machine) -> None:
     """A purge cannot be undone."""
-    assert not node.host.file("/etc/systemd/system/kallithea-purge.timer").exists
+    unit = node.host.file("/etc/systemd/system/kallithea-cleanup.service").content_string
+    assert "kallithea-once sessions" in unit and "purge" not in unit
 
 
 @pytest.mark.parametrize(
