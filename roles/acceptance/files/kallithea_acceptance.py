@@ -3,7 +3,8 @@
 # GPL-3.0-or-later (see LICENSE)
 """Use the cluster as a person would, by its public name: log in, create, push, clone, look; then remove exactly what was made.
 
-Reads one JSON object from standard input: url, user, password, api_key, ca_file (may be empty), repositories (path of the share), hg (command).
+Reads one JSON object from standard input: url, user, password, api_key, ca (PEM text, may be empty),
+repositories (path of the share), hg (command), folder (where a private folder may be made: git executes a file of ours, and /tmp may be mounted noexec).
 Prints one line a step; ends with 1 and one sentence where a step failed.
 """
 
@@ -41,7 +42,7 @@ class Site:
         """Remember where the site is and whom to trust."""
         self.settings = settings
         self.url = settings["url"].rstrip("/")
-        context = ssl.create_default_context(cafile=settings.get("ca_file") or None)
+        context = ssl.create_default_context(cadata=settings["ca"] or None)
         self.opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context),
             urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()),
@@ -103,8 +104,9 @@ class Client:
         (folder / "password").write_text(settings["password"])
         hgrc = f"[ui]\nusername = verify\n[auth]\na.prefix = {host.netloc}\na.schemes = {host.scheme}\n"
         hgrc += f"a.username = {settings['user']}\na.password = {settings['password']}\n"
-        if settings.get("ca_file"):
-            hgrc += f"[web]\ncacerts = {settings['ca_file']}\n"
+        if settings["ca"]:
+            (folder / "ca.pem").write_text(settings["ca"])
+            hgrc += f"[web]\ncacerts = {folder / 'ca.pem'}\n"
         (folder / "hgrc").write_text(hgrc)
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -120,8 +122,8 @@ class Client:
             "GIT_COMMITTER_NAME": "verify",
             "GIT_COMMITTER_EMAIL": "verify@localhost",
         }
-        if settings.get("ca_file"):
-            self.environment["GIT_SSL_CAINFO"] = settings["ca_file"]
+        if settings["ca"]:
+            self.environment["GIT_SSL_CAINFO"] = str(folder / "ca.pem")
 
     def run(self, *command: str) -> str:
         """Run a command and return what it printed."""
@@ -202,7 +204,7 @@ def main() -> int:
         if GROUP not in [group["group_name"] for group in site.call("get_repo_groups")]:
             site.call("create_repo_group", group_name=GROUP, description="reserved for kallithea.cluster.verify")
             made_group = True
-        with tempfile.TemporaryDirectory(dir=pathlib.Path(__file__).parent) as folder:
+        with tempfile.TemporaryDirectory(prefix="verify-", dir=settings["folder"]) as folder:
             client = Client(pathlib.Path(folder), settings)
             for kind in ("git", "hg"):
                 name = f"{GROUP}/{word}-{kind}"
