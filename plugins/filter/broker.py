@@ -1,11 +1,12 @@
 # Copyright: The kallithea.cluster maintainers
 # GPL-3.0-or-later (see LICENSE)
-"""What RabbitMQ's definitions file needs."""
+"""What RabbitMQ's definitions file needs, and what systemd and the broker say of it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -18,9 +19,35 @@ def rabbitmq_password_hash(password: str, context: str) -> str:
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
+def newer_than(modified: Mapping[str, float], moment: str, paths: Sequence[str]) -> bool:
+    """Tell whether one of the files was written after a service started (systemd's --timestamp=unix: @ and whole seconds).
+
+    A service that never ran reads them when it starts.
+    """
+    return moment.startswith("@") and any(modified.get(path, 0.0) >= float(moment[1:]) + 1 for path in paths)
+
+
+def has_definitions(exported: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Tell whether the broker has the wanted users, virtual hosts and rights, as it exports them."""
+
+    def same(key: str, value: Any, there: Any) -> bool:
+        # Tags are written as text and exported as a list.
+        return (value or []) == (there or []) if key == "tags" else bool(value == there)
+
+    return all(
+        any(all(same(key, value, there.get(key)) for key, value in entry.items()) for there in exported.get(kind, []))
+        for kind, entries in wanted.items()
+        for entry in entries
+    )
+
+
 class FilterModule:
     """Filters of the collection."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"rabbitmq_password_hash": rabbitmq_password_hash}
+        return {
+            "rabbitmq_password_hash": rabbitmq_password_hash,
+            "newer_than": newer_than,
+            "has_definitions": has_definitions,
+        }

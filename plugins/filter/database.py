@@ -50,9 +50,40 @@ def scram_sha_256(password: str, context: str) -> str:
     return f"SCRAM-SHA-256${ITERATIONS}:{text(salt)}${text(stored)}:{text(server)}"
 
 
+def database_differences(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return the names of the database and roles that are missing or differ from what is wanted."""
+    owner = wanted["owner"]
+    roles = state.get("roles") or {}
+    names = []
+    if roles.get(owner) is None or roles[owner]["login"] or roles[owner]["powers"]:
+        names.append(owner)
+    for login in wanted["logins"]:
+        there = roles.get(login["name"])
+        if (
+            there is None
+            or not there["login"]
+            or there["powers"]
+            or there["verifier"] != login["verifier"]
+            or login["configuration"] not in there["configuration"]
+            or not set(login["member_of"]) <= set(there["member_of"])
+        ):
+            names.append(login["name"])
+    database = state.get("database") or {"owner": "", "rights": []}
+    rights = set(database["rights"])
+    allowed = {f"{login['name']}:CONNECT" for login in wanted["logins"]}
+    if database["owner"] != owner or not allowed <= rights or any(right.startswith("PUBLIC:") for right in rights):
+        names.append("the database")
+    return names
+
+
 class FilterModule:
     """Filters of the collection."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"connection_budget": connection_budget, "memory_settings": memory_settings, "scram_sha_256": scram_sha_256}
+        return {
+            "connection_budget": connection_budget,
+            "memory_settings": memory_settings,
+            "scram_sha_256": scram_sha_256,
+            "database_differences": database_differences,
+        }

@@ -1,6 +1,6 @@
 # Copyright: The kallithea.cluster maintainers
 # GPL-3.0-or-later (see LICENSE)
-"""The load balancer's backends, and what is wrong with its settings and certificate."""
+"""The load balancer's backends, what is wrong with its settings and certificate, and words of its configuration."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ TLS_KINDS = ("given", "private_ca", "off")
 BALANCES = ("leastconn", "roundrobin", "source")
 # Above this many seconds HAProxy's queue by priority is no longer exact.
 LONGEST_QUEUE = 524
+# HAProxy reads lines of at most 2048 characters.
+LONGEST_ENTRY = 1900
+NO_CRYPTOGRAPHY = "the controller's Python has no 'cryptography', which checks the certificate: install it (pip install cryptography)."
 
 
 def endpoint(address: str, port: int) -> str:
@@ -65,7 +68,15 @@ def balancer_backends(
     return result
 
 
+def haproxy_quote(value: object) -> str:
+    """Return a text as one word of HAProxy's configuration; between single quotes nothing else has a meaning."""
+    return "'" + str(value).replace("'", "'\\''") + "'"
+
+
 def _is_network(text: str) -> bool:
+    # Python takes more than HAProxy does: masks with dots, interfaces after a %.
+    if not re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]+)?", text):
+        return False
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -99,15 +110,17 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
             if not _is_network(str(value)):
                 problems.append(f"{prefix}{name} holds '{value}', which is neither an address nor a network like 192.0.2.0/24.")
     for account in settings["bot_accounts"]:
-        if not re.fullmatch(r"[^\s:#]+", str(account)):
+        if not re.fullmatch(r"[^\s:]+", str(account)) or not str(account).isprintable() or len(haproxy_quote(account)) > LONGEST_ENTRY:
             problems.append(f"{prefix}bot_accounts holds '{account}', which cannot be an account's name.")
     for pattern in settings["bot_user_agents"]:
         try:
             re.compile(str(pattern))
         except re.error as error:
             problems.append(f"{prefix}bot_user_agents holds '{pattern}', which is no regular expression ({error}).")
-        if str(pattern) != str(pattern).strip() or "\n" in str(pattern) or not pattern or str(pattern).startswith("#"):
-            problems.append(f"{prefix}bot_user_agents holds '{pattern}': a pattern is one line, not empty, and begins and ends with no space and no #.")
+        if not pattern or not str(pattern).isprintable() or len(haproxy_quote(pattern)) > LONGEST_ENTRY:
+            problems.append(
+                f"{prefix}bot_user_agents holds '{pattern}': a pattern is one line of printable characters, at most {LONGEST_ENTRY}, and not empty."
+            )
     for pool in POOLS:
         seconds = settings["queue_seconds"].get(pool)
         if not isinstance(seconds, int) or not 1 <= seconds <= LONGEST_QUEUE:
@@ -132,10 +145,25 @@ def _validity(certificate: Any, name: str) -> datetime.datetime:
     return moment
 
 
+def _public(key: Any) -> bytes:
+    """Return a public key in a form that can be compared."""
+    encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return encoded
+
+
+def _names(certificate: Any) -> list[str]:
+    """Return the host names that a certificate is for."""
+    try:
+        names: list[str] = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        return []
+    return names
+
+
 def certificate_problems(certificate: str, key: str, hostnames: Iterable[str], now: datetime.datetime | None = None) -> list[str]:
     """Return one sentence for each thing that is wrong with a certificate and its key, without showing either."""
     if not HAVE_CRYPTOGRAPHY:
-        return ["the controller's Python has no 'cryptography', which checks the certificate: install it (pip install cryptography)."]
+        return [NO_CRYPTOGRAPHY]
     try:
         leaf = x509.load_pem_x509_certificate(certificate.encode())
     except ValueError:
@@ -150,16 +178,12 @@ def certificate_problems(certificate: str, key: str, hostnames: Iterable[str], n
     except ValueError:
         return ["kallithea_loadbalancer_certificate_key holds no PEM private key."]
     problems = []
-    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    if leaf.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+    if _public(leaf.public_key()) != _public(private.public_key()):
         problems.append(
             "kallithea_loadbalancer_certificate_key does not fit kallithea_loadbalancer_certificate: "
             "give the key that the certificate was made for, and its own certificate first in the file."
         )
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
-    except x509.ExtensionNotFound:
-        names = []
+    names = _names(leaf)
     for hostname in hostnames:
         if hostname and not any(name_matches(name, hostname) for name in names):
             problems.append(f"kallithea_loadbalancer_certificate is for {', '.join(names) or 'no name at all'}, not for {hostname}: give one that covers it.")
@@ -172,6 +196,68 @@ def certificate_problems(certificate: str, key: str, hostnames: Iterable[str], n
     return problems
 
 
+def _private_key(text: str) -> Any:
+    """Return the private key in a text, or nothing where there is none that needs no passphrase."""
+    try:
+        return serialization.load_pem_private_key(text.encode(), password=None)
+    except (TypeError, ValueError):
+        return None
+
+
+def _certificate(text: str) -> Any:
+    """Return the certificate in a text, or nothing where there is none."""
+    try:
+        return x509.load_pem_x509_certificate(text.encode())
+    except ValueError:
+        return None
+
+
+def _is_issued_by(leaf: Any, authority: Any) -> bool:
+    """Tell whether the certificate names the authority's key as its issuer's."""
+    try:
+        issuer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        own = x509.SubjectKeyIdentifier.from_public_key(authority.public_key()).digest
+    return bool(leaf.issuer == authority.subject and issuer == own)
+
+
+def private_ca_state(
+    files: Sequence[Mapping[str, Any]], contents: Sequence[str], hostnames: Iterable[str], renewal_days: int, now: datetime.datetime | None = None
+) -> dict[str, Any]:
+    """Return what is wrong in the private authority's folder, and whether keys or the server's certificate have to be made.
+
+    files are path and mode of what stands there, contents what is in them, in the same order.
+    """
+    modes = {str(entry["path"]).rpartition("/")[2]: entry["mode"] for entry in files}
+    texts = dict(zip(modes, contents, strict=True))
+    if not HAVE_CRYPTOGRAPHY:
+        return {"problems": [NO_CRYPTOGRAPHY], "make_keys": False, "make_certificate": False}
+    authority_key, server_key = (_private_key(texts.get(name, "")) for name in ("ca.key", "server.key"))
+    authority, leaf = (_certificate(texts.get(name, "")) for name in ("ca.crt", "server.crt"))
+    problems = []
+    if "ca.crt" in texts and "ca.key" not in texts:
+        problems.append("there is ca.crt but not ca.key: put the key back, or remove ca.crt to make a new authority, which every client then has to be given.")
+    elif "ca.key" in texts and authority_key is None:
+        problems.append("ca.key holds no PEM private key without a passphrase: put the right file back.")
+    elif "ca.crt" in texts and authority is None:
+        problems.append("ca.crt holds no PEM certificate: put the right file back.")
+    elif authority and _public(authority.public_key()) != _public(authority_key.public_key()):
+        problems.append("ca.key is not the key of ca.crt: put back the two files that belong together.")
+    moment = now or datetime.datetime.now(datetime.UTC)
+    fits = (
+        bool(authority and leaf and server_key)
+        and _public(leaf.public_key()) == _public(server_key.public_key())
+        and set(_names(leaf)) == set(hostnames)
+        and _is_issued_by(leaf, authority)
+        and _validity(leaf, "not_valid_after") > moment + datetime.timedelta(days=renewal_days)
+    )
+    return {"problems": problems, "make_keys": not {modes.get("ca.key"), modes.get("server.key")} <= {"0600"}, "make_certificate": not fits}
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -181,4 +267,6 @@ class FilterModule:
             "balancer_backends": balancer_backends,
             "balancer_problems": balancer_problems,
             "certificate_problems": certificate_problems,
+            "haproxy_quote": haproxy_quote,
+            "private_ca_state": private_ca_state,
         }

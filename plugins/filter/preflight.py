@@ -119,12 +119,12 @@ def memory_problems(node: Mapping[str, Any], state: Mapping[str, Any]) -> list[s
     ]
 
 
-def clock_problems(name: str, state: Mapping[str, Any], controller_clock: float, seconds_taken: float = 0.0) -> list[str]:
-    """Return a sentence where a host's clock is off; the time that asking took is allowed for."""
-    off = abs(float(state["clock"]) - controller_clock)
-    if off <= CLOCK_SECONDS + seconds_taken:
+def clock_problems(name: str, state: Mapping[str, Any], seconds_taken: float = 0.0) -> list[str]:
+    """Return a sentence where a host's clock is off; the time that asking took makes it seem ahead."""
+    ahead = float(state["clock_ahead"])
+    if -CLOCK_SECONDS <= ahead <= CLOCK_SECONDS + seconds_taken:
         return []
-    return [f"The clock of host {name} is {off:.0f} s off the controller's; let an NTP client (chrony, systemd-timesyncd) set both."]
+    return [f"The clock of host {name} is {abs(ahead):.0f} s off the controller's; let an NTP client (chrony, systemd-timesyncd) set both."]
 
 
 def timezone_problems(timezone: str, zones: pathlib.Path = pathlib.Path("/usr/share/zoneinfo")) -> list[str]:
@@ -168,11 +168,43 @@ def port_problems(name: str, state: Mapping[str, Any], wanted: Mapping[int, Sequ
 
 
 def account_problems(name: str, state: Mapping[str, Any], user: str, uid: int, gid: int) -> list[str]:
-    """Return a sentence where the service user's numeric ids belong to somebody else."""
+    """Return a sentence where the numeric ids belong to somebody else, or the service user has other ones."""
     problems = []
     for variable, number, owner in (("kallithea_uid", uid, state["uid_owner"]), ("kallithea_gid", gid, state["gid_owner"])):
         if owner not in ("", user):
             problems.append(f"{variable} {number} belongs to {owner} on host {name}; choose a number that is free on every host.")
+    for variable, kind, number, there in (("kallithea_uid", "user", uid, state["user_uid"]), ("kallithea_gid", "group", gid, state["group_gid"])):
+        if there not in (-1, number) and not problems:
+            problems.append(
+                f"The {kind} {user} of host {name} has the number {there}, but {variable} is {number}; "
+                f"give {variable} that number, or kallithea_user another name."
+            )
+    return problems
+
+
+def identity_problems(name: str, state: Mapping[str, Any], cluster_id: str, identity_file: str, storage_path: str) -> list[str]:
+    """Return a sentence where the host or the storage belongs to another cluster; a damaged file counts as another's."""
+    problems = []
+    if state["identity"]["exists"] and state["identity"]["cluster_id"] != cluster_id:
+        problems.append(
+            f"{name} belongs to another cluster, or its {identity_file} is damaged: use that cluster's secrets file, "
+            "or remove the file if the host was given up by the other cluster."
+        )
+    if state["marker"]["exists"] and state["marker"]["cluster_id"] != cluster_id:
+        problems.append(
+            f"The storage {storage_path} of {name} belongs to another cluster, or its marker {storage_path}/.kallithea-cluster is damaged: "
+            "use that cluster's secrets file, or give kallithea_storage_path another path."
+        )
+    return problems
+
+
+def storage_problems(kind: str, path: str) -> list[str]:
+    """Return what is wrong with the storage's variables."""
+    problems = []
+    if kind != "local":
+        problems.append(f"kallithea_storage_kind is '{kind}'; this version knows local alone, other kinds come with a later one.")
+    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", path) or {"..", "."} & set(path.split("/")):
+        problems.append(f"kallithea_storage_path is '{path}'; give an absolute path of letters, digits, dots and dashes, such as /srv/kallithea.")
     return problems
 
 
@@ -204,5 +236,7 @@ class FilterModule:
             "expected_ports": expected_ports,
             "port_problems": port_problems,
             "account_problems": account_problems,
+            "identity_problems": identity_problems,
+            "storage_problems": storage_problems,
             "system_problems": system_problems,
         }

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 LISTEN = "0A"
@@ -43,10 +44,10 @@ def parse_cpu_quota(text: str, cores: int) -> float:
     return min(float(cores), int(fields[0]) / int(fields[1]))
 
 
-def parse_owner(text: str, wanted: int) -> str:
-    """Return the name that has the wanted numeric id in the text of /etc/passwd or /etc/group, or nothing."""
-    for line in text.splitlines():
-        fields = line.split(":")
-        if len(fields) > 2 and fields[2] == str(wanted):
-            return fields[0]
-    return ""
+def parse_cluster_id(text: str) -> str:
+    """Return the cluster that an identity file or a storage's marker names, or nothing where it is damaged."""
+    try:
+        named = json.loads(text)["cluster_id"]
+    except (ValueError, TypeError, KeyError):
+        return ""
+    return named if isinstance(named, str) else ""

@@ -11,8 +11,13 @@ short_description: What preflight wants to know of a host
 version_added: 0.1.0
 author: The kallithea.cluster maintainers (@kallithea-cluster)
 description:
-  - Reads memory, cores, listening ports with their programs, clock and time zone in one call, from C(/proc), C(/sys) and C(/etc); changes nothing.
+  - Reads memory, cores, listening ports with their programs, clock, time zone, accounts and the cluster that the host belongs to in one call,
+    from C(/proc), C(/sys), C(/etc) and the name service; changes nothing.
 options:
+  user:
+    description: Name of the service user, whose numeric id is looked up.
+    type: str
+    required: true
   uid:
     description: Numeric user id whose owner is looked up.
     type: int
@@ -20,6 +25,18 @@ options:
   gid:
     description: Numeric group id whose owner is looked up.
     type: int
+    required: true
+  identity_file:
+    description: File that says to which cluster the host belongs.
+    type: path
+    required: true
+  marker_file:
+    description: File that says to which cluster the storage belongs.
+    type: path
+    required: true
+  controller_clock:
+    description: The controller's clock when it asks, seconds since the epoch.
+    type: float
     required: true
 attributes:
   check_mode:
@@ -33,8 +50,12 @@ attributes:
 EXAMPLES = r"""
 - name: Ask the host for its state
   kallithea.cluster.host_state:
+    user: kallithea
     uid: 2200
     gid: 2200
+    identity_file: /etc/kallithea/cluster.json
+    marker_file: /srv/kallithea/.kallithea-cluster
+    controller_clock: "{{ now(utc=true).timestamp() }}"
 """
 
 RETURN = r"""
@@ -52,8 +73,8 @@ state:
     listening:
       description: Listening TCP ports, each with the names of its programs (empty where they cannot be seen).
       type: list
-    clock:
-      description: Seconds since the epoch, UTC.
+    clock_ahead:
+      description: Seconds by which the host's clock is ahead of the controller's, the time that asking took included.
       type: float
     timezone:
       description: The system's time zone.
@@ -64,19 +85,50 @@ state:
     gid_owner:
       description: Name of the group that has the numeric id, empty if none.
       type: str
+    user_uid:
+      description: Numeric id of the service user, -1 if there is no such user.
+      type: int
+    user_gid:
+      description: Numeric id of its group, -1 if there is no such user.
+      type: int
+    user_home:
+      description: Its home.
+      type: str
+    user_shell:
+      description: Its shell.
+      type: str
+    group_gid:
+      description: Numeric id of the group of the same name, -1 if there is none.
+      type: int
+    identity:
+      description: What the host's identity file says.
+      type: dict
+      contains:
+        exists:
+          description: Whether the file is there.
+          type: bool
+        cluster_id:
+          description: The cluster's identity; empty where the file is missing or damaged.
+          type: str
+    marker:
+      description: The same of the storage's marker.
+      type: dict
 """
 
+import contextlib
 import glob
+import grp
 import os
+import pwd
 import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import (
     parse_cgroup_limit_mb,
+    parse_cluster_id,
     parse_cpu_quota,
     parse_listening,
     parse_meminfo_mb,
-    parse_owner,
 )
 
 
@@ -121,10 +173,38 @@ def timezone() -> str:
     return named or "Etc/UTC"
 
 
+def accounts(user: str, uid: int, gid: int) -> dict[str, object]:
+    """Return who has the numeric ids, and which ones the service user and group have."""
+    result: dict[str, object] = {"uid_owner": "", "gid_owner": "", "user_uid": -1, "user_gid": -1, "user_home": "", "user_shell": "", "group_gid": -1}
+    with contextlib.suppress(KeyError):
+        result["uid_owner"] = pwd.getpwuid(uid).pw_name
+    with contextlib.suppress(KeyError):
+        result["gid_owner"] = grp.getgrgid(gid).gr_name
+    with contextlib.suppress(KeyError):
+        entry = pwd.getpwnam(user)
+        result.update(user_uid=entry.pw_uid, user_gid=entry.pw_gid, user_home=entry.pw_dir, user_shell=entry.pw_shell)
+    with contextlib.suppress(KeyError):
+        result["group_gid"] = grp.getgrnam(user).gr_gid
+    return result
+
+
+def cluster(path: str) -> dict[str, object]:
+    """Return whether the file is there and which cluster it names."""
+    return {"exists": os.path.lexists(path), "cluster_id": parse_cluster_id(read(path))}
+
+
 def main() -> None:
     """Answer with the host's state."""
+    moment = time.time()
     module = AnsibleModule(
-        argument_spec={"uid": {"type": "int", "required": True}, "gid": {"type": "int", "required": True}},
+        argument_spec={
+            "user": {"type": "str", "required": True},
+            "uid": {"type": "int", "required": True},
+            "gid": {"type": "int", "required": True},
+            "identity_file": {"type": "path", "required": True},
+            "marker_file": {"type": "path", "required": True},
+            "controller_clock": {"type": "float", "required": True},
+        },
         supports_check_mode=True,
     )
     total = parse_meminfo_mb(read("/proc/meminfo"))
@@ -135,10 +215,11 @@ def main() -> None:
             "memory_mb": parse_cgroup_limit_mb(limit, total),
             "cores": parse_cpu_quota(read("/sys/fs/cgroup/cpu.max"), os.cpu_count() or 1),
             "listening": listening_ports(),
-            "clock": time.time(),
+            "clock_ahead": moment - module.params["controller_clock"],
             "timezone": timezone(),
-            "uid_owner": parse_owner(read("/etc/passwd"), module.params["uid"]),
-            "gid_owner": parse_owner(read("/etc/group"), module.params["gid"]),
+            "identity": cluster(module.params["identity_file"]),
+            "marker": cluster(module.params["marker_file"]),
+            **accounts(module.params["user"], module.params["uid"], module.params["gid"]),
         },
     )
 

@@ -43,21 +43,28 @@ def free_ports(count: int) -> list[int]:
             entry.close()
 
 
-def make_certificate(names: list[str], days: int = 30) -> tuple[str, str]:
-    """Return a self-signed certificate and its key, PEM."""
+def make_certificate(names: list[str], days: int = 30, authority: tuple[str, str] | None = None) -> tuple[str, str]:
+    """Return a certificate and its key, PEM; signed by the authority's certificate and key, else by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    issuer, signer = name, key
+    if authority:
+        issuer = x509.load_pem_x509_certificate(authority[0].encode()).subject
+        loaded = serialization.load_pem_private_key(authority[1].encode(), password=None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        signer = loaded
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=60))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(entry) for entry in names]), critical=False)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
     )
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
@@ -165,12 +172,14 @@ class Rig:
             "__kallithea_loadbalancer_config_dir": str(folder),
             "__kallithea_loadbalancer_state_dir": str(folder),
             "__kallithea_loadbalancer_socket": self.socket,
+            "__kallithea_loadbalancer_look": {"files": []},
             **values,
         }
         self.context = ssl.create_default_context()
         self.context.check_hostname = False
         self.context.verify_mode = ssl.CERT_NONE
         self.process: subprocess.Popen[bytes] | None = None
+        self.replaced: list[subprocess.Popen[bytes]] = []
         self.log = folder / "log"
 
     def write(self) -> pathlib.Path:
@@ -185,9 +194,6 @@ class Rig:
             "kallithea-hold.map": "",
             "kallithea-server-state": "1\n",
         }
-        for name in ("bot_networks", "bot_accounts", "bot_user_agents", "trusted_proxies"):
-            lines = render("loadbalancer", "list.j2", {**self.values, "__kallithea_loadbalancer_list": "{{ kallithea_loadbalancer_" + name + " }}"})
-            files[f"{name}.lst"] = lines
         for name, content in files.items():
             (self.folder / name).write_text(content, encoding="utf-8")
         return self.folder / "haproxy.cfg"
@@ -207,13 +213,25 @@ class Rig:
             time.sleep(0.05)
         raise AssertionError(f"HAProxy did not start: {self.log.read_text()}")
 
+    def reload(self) -> None:
+        """Let a new process take over, as a reload does; the old one ends with its last request."""
+        assert self.process
+        old = self.process
+        self.replaced.append(old)
+        command = [HAPROXY, "-db", "-f", str(self.folder / "haproxy.cfg"), "-x", self.socket, "-sf", str(old.pid)]
+        self.process = subprocess.Popen(command, stdout=self.log.open("ab"), stderr=subprocess.STDOUT)
+        end = time.monotonic() + 10
+        while f"\nPid: {self.process.pid}\n" not in self.ask("show info"):
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
     def stop(self) -> None:
         """End HAProxy and the backends."""
         for server in self.servers.values():
             server.release.set()
-        if self.process:
-            self.process.kill()
-            self.process.wait()
+        for process in (*self.replaced, *filter(None, (self.process,))):
+            process.kill()
+            process.wait()
         for server in self.servers.values():
             server.shutdown()
             server.server_close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import pathlib
 
 import pytest
-from ansible_collections.kallithea.cluster.plugins.filter.database import connection_budget, memory_settings, scram_sha_256
+from ansible_collections.kallithea.cluster.plugins.filter.database import connection_budget, database_differences, memory_settings, scram_sha_256
 
 NODE = {"pools": {"ui": {"processes": 3}, "ci": {"processes": 2}}, "celery": 2}
 
@@ -35,6 +36,7 @@ def test_no_statement_with_its_values_reaches_the_log() -> None:
     # The last line of a name wins, so a user's own settings stand before these.
     lines = template.read_text(encoding="utf-8").partition("endfor")[2].splitlines()
     for line in (
+        "log_destination = syslog",
         "log_statement = none",
         "log_min_duration_statement = -1",
         "log_min_error_statement = panic",
@@ -43,3 +45,54 @@ def test_no_statement_with_its_values_reaches_the_log() -> None:
         "log_parameter_max_length_on_error = 0",
     ):
         assert line in lines
+
+
+WANTED = {
+    "owner": "o",
+    "logins": [
+        {"name": "k", "verifier": "1", "configuration": "role=o", "member_of": ["o"]},
+        {"name": "h", "verifier": "2", "configuration": "statement_timeout=1s", "member_of": []},
+    ],
+}
+ROLE = {"login": True, "powers": False, "configuration": [], "member_of": []}
+STATE = {
+    "database": {"owner": "o", "rights": ["o:CREATE", "k:CONNECT", "h:CONNECT"]},
+    "roles": {
+        "o": {**ROLE, "login": False, "verifier": None},
+        "k": {**ROLE, "verifier": "1", "configuration": ["role=o"], "member_of": ["o"]},
+        "h": {**ROLE, "verifier": "2", "configuration": ["statement_timeout=1s", "x=y"]},
+    },
+}
+
+
+def test_a_database_as_wanted_has_no_differences() -> None:
+    assert database_differences(STATE, WANTED) == []
+
+
+def test_everything_differs_where_nothing_is_there() -> None:
+    assert database_differences({}, WANTED) == ["o", "k", "h", "the database"]
+    assert database_differences({"roles": {}, "database": None}, WANTED) == ["o", "k", "h", "the database"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        (("roles", "o", "login"), True, "o"),
+        (("roles", "k", "powers"), True, "k"),
+        (("roles", "k", "verifier"), None, "k"),
+        (("roles", "k", "configuration"), [], "k"),
+        (("roles", "k", "member_of"), [], "k"),
+        (("roles", "h", "login"), False, "h"),
+        (("roles", "h", "configuration"), ["statement_timeout=2s"], "h"),
+        (("database", "owner"), "x", "the database"),
+        (("database", "rights"), ["k:CONNECT"], "the database"),
+        (("database", "rights"), ["k:CONNECT", "h:CONNECT", "PUBLIC:TEMPORARY"], "the database"),
+    ],
+)
+def test_each_drift_is_seen(path: tuple[str, ...], value: object, name: str) -> None:
+    state: dict = copy.deepcopy(STATE)
+    entry = state
+    for key in path[:-1]:
+        entry = entry[key]
+    entry[path[-1]] = value
+    assert database_differences(state, WANTED) == [name]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import importlib.machinery
+import pathlib
+import types
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kallithea.cluster.plugins.filter.haproxy import balancer_backends, balancer_problems, certificate_problems, name_matches
+from ansible_collections.kallithea.cluster.plugins.filter.haproxy import (
+    balancer_backends,
+    balancer_problems,
+    certificate_problems,
+    haproxy_quote,
+    name_matches,
+    private_ca_state,
+)
 from ansible_collections.kallithea.cluster.plugins.module_utils.balancer import Balancer, Plan, parse_sessions, parse_state, plan
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -85,7 +95,14 @@ def test_good_settings() -> None:
         ({"balance": "random"}, "balance is 'random'"),
         ({"bot_networks": ["192.0.2.0/33"]}, "'192.0.2.0/33', which is neither"),
         ({"trusted_proxies": ["proxy.example.org"]}, "neither an address"),
+        ({"bot_networks": ["fe80::1%eth0"]}, "neither an address"),
+        ({"metrics_networks": ["192.0.2.0/255.255.255.0"]}, "neither an address"),
+        ({"bot_networks": ["192.0.2.1 192.0.2.2"]}, "neither an address"),
         ({"bot_accounts": ["a b"]}, "'a b', which cannot be"),
+        ({"bot_accounts": ["a\x00"]}, "which cannot be"),
+        ({"bot_user_agents": ["a\nb"]}, "one line of printable characters"),
+        ({"bot_user_agents": [""]}, "not empty"),
+        ({"bot_user_agents": ["'" * 600]}, "at most 1900"),
         ({"bot_user_agents": ["(jenkins"]}, "no regular expression"),
         ({"queue_seconds": {"ui": 600, "scm": 1, "write": 1, "ci": 1}}, "queue_seconds.ui is '600'"),
         ({"queue_seconds": {"scm": 1, "write": 1, "ci": 1}}, "queue_seconds.ui is 'None'"),
@@ -121,6 +138,92 @@ def test_certificate_problems() -> None:
     )
     (problem,) = certificate_problems(certificate, locked.decode(), [])
     assert "passphrase" in problem
+
+
+NAMES = ["scm.example.org", "ci.scm.example.org"]
+
+
+def private_ca(names: list[str] = NAMES, days: int = 365, authority: tuple[str, str] | None = None) -> dict[str, tuple[str, str]]:
+    """Return what stands in the authority's folder: mode and content of each file."""
+    ca_crt, ca_key = authority or make_certificate(["An authority"], days=3650)
+    crt, key = make_certificate(names, days=days, authority=(ca_crt, ca_key))
+    return {"ca.crt": ("0644", ca_crt), "ca.key": ("0600", ca_key), "server.crt": ("0644", crt), "server.key": ("0600", key)}
+
+
+def judge(folder: dict[str, tuple[str, str]], names: list[str] = NAMES) -> dict[str, Any]:
+    """Return the filter's judgement of a folder."""
+    files = [{"path": f"/a/folder/{name}", "mode": mode} for name, (mode, _) in folder.items()]
+    state: dict[str, Any] = private_ca_state(files, [content for _, content in folder.values()], names, 30)
+    return state
+
+
+def test_a_private_authority_in_order_needs_nothing() -> None:
+    nothing = {"problems": [], "make_keys": False, "make_certificate": False}
+    assert judge(private_ca()) == nothing
+    assert judge(private_ca(days=31)) == nothing
+    assert judge(private_ca(), NAMES[::-1]) == nothing
+
+
+def test_an_empty_folder_needs_everything() -> None:
+    assert judge({}) == {"problems": [], "make_keys": True, "make_certificate": True}
+
+
+@pytest.mark.parametrize("days", [30, 1, -1])
+def test_a_certificate_that_ends_soon_is_renewed(days: int) -> None:
+    assert judge(private_ca(days=days)) == {"problems": [], "make_keys": False, "make_certificate": True}
+
+
+@pytest.mark.parametrize("names", [["scm.example.org"], [*NAMES, "www.example.org"], ["*.example.org"]])
+def test_other_names_need_another_certificate(names: list[str]) -> None:
+    assert judge(private_ca(names)) == {"problems": [], "make_keys": False, "make_certificate": True}
+
+
+@pytest.mark.parametrize("name", ["server.crt", "server.key", "ca.crt"])
+@pytest.mark.parametrize("content", ["another", "rubbish", "none"])
+def test_a_file_that_does_not_fit(name: str, content: str) -> None:
+    folder = private_ca()
+    if content == "none":
+        del folder[name]
+    else:
+        folder[name] = (folder[name][0], private_ca()[name][1] if content == "another" else "rubbish")
+    state = judge(folder)
+    assert state["make_certificate"] is True
+    # Another ca.crt is not made silently over the one that clients trust.
+    assert len(state["problems"]) == (1 if name == "ca.crt" and content != "none" else 0)
+
+
+def test_a_certificate_of_another_authority_of_the_same_name() -> None:
+    folder = private_ca()
+    other = private_ca()
+    assert judge({**folder, "server.crt": other["server.crt"], "server.key": other["server.key"]})["make_certificate"] is True
+
+
+@pytest.mark.parametrize("name", ["ca.key", "server.key"])
+def test_a_key_that_others_may_read(name: str) -> None:
+    folder = private_ca()
+    folder[name] = ("0640", folder[name][1])
+    assert judge(folder) == {"problems": [], "make_keys": True, "make_certificate": False}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ca.key": None}, "there is ca.crt but not ca.key: put"),
+        ({"ca.key": ("0600", "x")}, "ca.key holds no PEM private key"),
+        ({"ca.crt": ("0644", "x")}, "ca.crt holds no PEM certificate"),
+        ({"ca.key": ("0600", make_certificate(["x"])[1])}, "ca.key is not the key of ca.crt"),
+    ],
+)
+def test_an_authority_that_cannot_sign(change: dict[str, Any], words: str) -> None:
+    folder = {name: entry for name, entry in {**private_ca(), **change}.items() if entry}
+    (problem,) = judge(folder)["problems"]
+    assert words in problem
+
+
+def test_quoting() -> None:
+    assert haproxy_quote("a b") == "'a b'"
+    assert haproxy_quote("it's") == "'it'\\''s'"
+    assert haproxy_quote(42) == "'42'"
 
 
 @pytest.mark.parametrize(
@@ -197,3 +300,79 @@ def test_a_hold_of_yesterday_counts_for_nothing() -> None:
     assert balancer.held() == {}
     assert balancer.hold(["ui"], 5) is True
     assert fake.told == ["set map m ui 1005"]
+
+
+class FakeMaster:
+    """HAProxy as the unit's script sees it: a worker that a signal to the master replaces."""
+
+    def __init__(self, script: Any, works: bool = True) -> None:
+        self.script = script
+        self.works = works
+        self.pid = 1
+
+    def ask(self, command: str) -> str:
+        if command == "show info":
+            return f"Name: HAProxy\nPid: {self.pid}\n"
+        if command == "show servers state":
+            return STATE
+        return "0x1 ui 1000\n"
+
+    def kill(self, pid: int, signal: int) -> None:
+        assert (pid, self.script.HOLD_MAP.read_text()) == (7, "ui 1000\n"), "the state is saved before the reload"
+        self.pid += self.works
+
+
+@pytest.fixture
+def script(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    path = pathlib.Path(__file__).parents[2] / "roles" / "loadbalancer" / "files" / "kallithea-haproxy"
+    loader = importlib.machinery.SourceFileLoader("kallithea_haproxy", str(path))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    module = types.ModuleType(loader.name)
+    loader.exec_module(module)
+    module.__dict__.update(
+        SOCKET=str(tmp_path / "no.sock"),
+        HOLD_MAP=tmp_path / "hold.map",
+        SERVER_STATE=tmp_path / "state",
+        STAMP=tmp_path / "stamp",
+        LOADED=(tmp_path / "haproxy.cfg", tmp_path / "site.pem"),
+        SECONDS=0.3,
+    )
+    (tmp_path / "haproxy.cfg").write_text("first")
+    return module
+
+
+def test_the_script_makes_the_state_where_no_haproxy_runs(script: Any) -> None:
+    assert script.main(["save"]) == 0
+    assert (script.SERVER_STATE.read_text(), script.HOLD_MAP.read_text()) == ("1\n", "")
+    script.HOLD_MAP.write_text("ui 5\n")
+    assert script.main(["save"]) == 0
+    assert script.HOLD_MAP.read_text() == "ui 5\n"
+
+
+def test_the_script_knows_what_is_loaded(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert script.main(["loaded"]) == 1, "the package started HAProxy before our first configuration"
+    script.main(["starting"])
+    assert script.main(["loaded"]) == 0
+    script.LOADED[1].write_text("certificate")
+    assert script.main(["loaded"]) == 1
+    fake = FakeMaster(script)
+    monkeypatch.setattr(script, "ask", fake.ask)
+    monkeypatch.setattr(script.os, "kill", fake.kill)
+    assert script.main(["reload", "7"]) == 0
+    assert script.main(["loaded"]) == 0
+    assert script.SERVER_STATE.read_text() == STATE
+    assert script.HOLD_MAP.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_reload_after_which_the_old_worker_answers_has_failed(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    script.main(["starting"])
+    script.LOADED[0].write_text("second")
+    fake = FakeMaster(script, works=False)
+    monkeypatch.setattr(script, "ask", fake.ask)
+    monkeypatch.setattr(script.os, "kill", fake.kill)
+    assert script.main(["reload", "7"]) == 1
+    assert script.main(["loaded"]) == 1
+
+
+def test_the_script_refuses_what_it_does_not_know(script: Any) -> None:
+    assert script.main(["stop"]) == 2

@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-PATH = pathlib.Path(__file__).parents[2] / "roles" / "app" / "files" / "scripts" / "kallithea-health"
+PATH = pathlib.Path(__file__).parents[2] / "roles" / "app" / "files" / "kallithea-health"
 LOADER = importlib.machinery.SourceFileLoader("kallithea_health", str(PATH))
 SPEC = importlib.util.spec_from_loader("kallithea_health", LOADER)
 assert SPEC is not None

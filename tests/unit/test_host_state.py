@@ -27,7 +27,9 @@ def test_cpu_quota(text: str, cores: float) -> None:
     assert host_state.parse_cpu_quota(text, 2) == cores
 
 
-def test_owner() -> None:
-    text = "root:x:0:0::/root:/bin/sh\nkallithea:x:2200:2200::/:/bin/false\n"
-    assert host_state.parse_owner(text, 2200) == "kallithea"
-    assert host_state.parse_owner(text, 99) == ""
+@pytest.mark.parametrize(
+    ("text", "cluster"),
+    [('{"cluster_id": "abc"}\n', "abc"), ("", ""), ("{", ""), ("[]", ""), ("7", ""), ('{"cluster_id": 7}', ""), ('{"other": "abc"}', "")],
+)
+def test_a_damaged_identity_names_no_cluster(text: str, cluster: str) -> None:
+    assert host_state.parse_cluster_id(text) == cluster

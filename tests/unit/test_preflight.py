@@ -9,7 +9,19 @@ from ansible_collections.kallithea.cluster.plugins.filter import preflight
 
 POOLS = {pool: {"processes": 2, "port": 8081 + number} for number, pool in enumerate(preflight.POOLS)}
 NODE = {"name": "node1", "ci": False, "pools": POOLS, "celery": 2}
-STATE = {"memory_mb": 4096, "cores": 2.0, "listening": [], "clock": 1000.0, "timezone": "Etc/UTC", "uid_owner": "", "gid_owner": ""}
+STATE = {
+    "memory_mb": 4096,
+    "cores": 2.0,
+    "listening": [],
+    "clock_ahead": 0.0,
+    "timezone": "Etc/UTC",
+    "uid_owner": "",
+    "gid_owner": "",
+    "user_uid": -1,
+    "group_gid": -1,
+    "identity": {"exists": False, "cluster_id": ""},
+    "marker": {"exists": False, "cluster_id": ""},
+}
 
 
 def with_pool(**settings: object) -> dict:
@@ -64,9 +76,9 @@ def test_proposal_fits_the_memory_it_was_made_for() -> None:
         assert preflight.memory_problems({**NODE, "pools": pools}, {**STATE, "memory_mb": memory}) == []
 
 
-@pytest.mark.parametrize(("clock", "count"), [(1000.0, 0), (1002.0, 0), (1002.1, 1), (997.9, 1), (4600.0, 1)])
-def test_clock(clock: float, count: int) -> None:
-    assert len(preflight.clock_problems("node1", {**STATE, "clock": clock}, 1000.0)) == count
+@pytest.mark.parametrize(("ahead", "count"), [(0.0, 0), (2.0, 0), (5.0, 0), (7.1, 1), (-2.0, 0), (-2.1, 1), (3600.0, 1)])
+def test_clock_allows_for_the_time_that_asking_took(ahead: float, count: int) -> None:
+    assert len(preflight.clock_problems("node1", {**STATE, "clock_ahead": ahead}, 5.0)) == count
 
 
 def test_timezone(tmp_path: pathlib.Path) -> None:
@@ -113,9 +125,40 @@ def test_port_in_use_by_something_else() -> None:
 
 
 def test_numeric_id_of_somebody_else() -> None:
-    state = {**STATE, "uid_owner": "alice", "gid_owner": "kallithea"}
+    state = {**STATE, "uid_owner": "alice", "gid_owner": "kallithea", "group_gid": 2200}
     (problem,) = preflight.account_problems("node1", state, "kallithea", 2200, 2200)
     assert "kallithea_uid 2200 belongs to alice" in problem
+
+
+def test_service_user_with_another_number() -> None:
+    there = {**STATE, "uid_owner": "kallithea", "gid_owner": "kallithea", "user_uid": 2200, "group_gid": 2200}
+    assert preflight.account_problems("node1", there, "kallithea", 2200, 2200) == []
+    (problem,) = preflight.account_problems("node1", {**there, "uid_owner": "", "user_uid": 998}, "kallithea", 2200, 2200)
+    assert "the number 998, but kallithea_uid is 2200" in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "says"),
+    [
+        ("identity", {"exists": True, "cluster_id": "ours"}, ""),
+        ("identity", {"exists": True, "cluster_id": "theirs"}, "/etc/x.json"),
+        ("identity", {"exists": True, "cluster_id": ""}, "damaged"),
+        ("marker", {"exists": True, "cluster_id": "ours"}, ""),
+        ("marker", {"exists": True, "cluster_id": ""}, "/srv/k/.kallithea-cluster"),
+    ],
+)
+def test_host_or_storage_of_another_cluster(key: str, entry: dict, says: str) -> None:
+    problems = preflight.identity_problems("node1", {**STATE, key: entry}, "ours", "/etc/x.json", "/srv/k")
+    assert len(problems) == bool(says)
+    assert says in " ".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "count"),
+    [("local", "/srv/kallithea", 0), ("nfs", "/srv/kallithea", 1), ("local", "srv", 1), ("local", "/", 1), ("local", "/srv/../etc", 1), ("local", "/a b", 1)],
+)
+def test_storage(kind: str, path: str, count: int) -> None:
+    assert len(preflight.storage_problems(kind, path)) == count
 
 
 @pytest.mark.parametrize(

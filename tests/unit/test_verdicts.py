@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.kallithea.cluster.plugins.filter import haproxy as filters
 from ansible_collections.kallithea.cluster.plugins.module_utils import balancer
 from haproxy_rig import CI_HOSTNAME, HOSTNAME, POOLS, Rig, running
 
@@ -236,6 +237,22 @@ def test_a_drain_of_the_only_node_holds_requests_until_it_is_back(rig: Rig) -> N
     assert node(rig).held() == {}
 
 
+def test_a_request_that_is_held_over_a_reload_goes_on(tmp_path: pathlib.Path) -> None:
+    saved = tmp_path / "kallithea-hold.map"
+    with running(tmp_path) as rig, concurrent.futures.ThreadPoolExecutor(1) as threads:
+        until = int(time.time()) + 20
+        rig.ask(f"add map {saved} ui {until}")
+        held = threads.submit(rig.request, "GET", "/")
+        time.sleep(0.5)
+        saved.write_text(f"ui {until}\n", encoding="utf-8")
+        rig.reload()
+        time.sleep(1)
+        assert not held.done()
+        # What the unit's script does after the new process was told.
+        saved.write_text("", encoding="utf-8")
+        assert held.result(timeout=5).status == 200
+
+
 def test_what_does_not_end_in_time_is_cut_so_that_the_client_sees_it(rig: Rig) -> None:
     server = rig.servers["ci"]
     server.release.clear()
@@ -317,6 +334,55 @@ def test_with_two_nodes_one_writes_a_repository_and_a_drain_moves_it(tmp_path: p
         assert node(rig).drain("node1", 5, 5)["changed"] is False
         assert node(rig).undrain("node1", 10)["changed"] is True
         assert writers() == before
+
+
+NASTY_AGENTS = {
+    """it's "quoted" #[0-9]+$""": """build it's "quoted" #12""",
+    r"back\\slash \d+$": "back\\slash 7",
+    "-i minus": "some -i minus sign",
+    r"\$\{HOME\} %\[src\]": "${HOME} %[src]",
+    "-- two": "x -- two",
+    "{ braces } \\|\\|": "a { braces } || b",
+    "-f": "tool -f",
+    "!important if": "an !important if",
+    "(a{1000}|" + "b" * 1800 + ")": "b" * 1800,
+}
+NASTY_ACCOUNTS = ["o'neil", 'a"b', "back\\slash", "#hash", "-i", "-f", "--", "${HOME}", "!not", "{x}", "||", "j\u00f6rg", "42"]
+
+
+def test_no_entry_of_a_list_has_a_meaning_for_haproxy(tmp_path: pathlib.Path) -> None:
+    values = {
+        "kallithea_loadbalancer_bot_user_agents": list(NASTY_AGENTS),
+        "kallithea_loadbalancer_bot_accounts": NASTY_ACCOUNTS,
+        "kallithea_loadbalancer_bot_networks": ["2001:db8::/32", "::ffff:192.0.2.0/120", "127.0.0.9", "198.51.100.77/24"],
+        "kallithea_loadbalancer_metrics_networks": [f"203.0.113.{number}" for number in range(200)],
+    }
+    problems = filters.balancer_problems(
+        {
+            **dict.fromkeys(("nodes", "hostname", "certificate", "certificate_key", "trusted_proxies", "proxy_protocol"), "x"),
+            **{name.removeprefix("kallithea_loadbalancer_"): value for name, value in values.items()},
+            "trusted_proxies": [],
+            "proxy_protocol": False,
+            "app_nodes": [{"pools": dict.fromkeys(POOLS)}],
+            "tls": "private_ca",
+            "balance": "leastconn",
+            "queue_seconds": dict.fromkeys(POOLS, 1),
+        }
+    )
+    assert problems == []
+    with running(tmp_path, ("node1",), **values) as rig:
+        for agent in NASTY_AGENTS.values():
+            assert rig.request("GET", "/", {"User-Agent": agent}).seen("x-kallithea-who") == "bot", agent
+        for account in NASTY_ACCOUNTS:
+            assert rig.request("GET", "/", {**basic(account), "User-Agent": "x"}).seen("x-kallithea-who") == "bot", account
+        assert rig.request("GET", "/", {"User-Agent": "x"}, source="127.0.0.9").seen("x-kallithea-who") == "bot"
+        assert rig.request("GET", "/", {**basic("jane"), "User-Agent": "Mozilla/5.0"}).seen("x-kallithea-who") == "person"
+
+
+def test_empty_lists(tmp_path: pathlib.Path) -> None:
+    lists = ("bot_user_agents", "bot_accounts", "bot_networks")
+    with running(tmp_path, ("node1",), **{f"kallithea_loadbalancer_{name}": [] for name in lists}) as rig:
+        assert rig.request("GET", "/", {"User-Agent": "jenkins"}).seen("x-kallithea-who") == "person"
 
 
 def test_two_balancers_share_the_processes(tmp_path: pathlib.Path) -> None:
