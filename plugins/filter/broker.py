@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,18 @@ def has_definitions(exported: Mapping[str, Any], wanted: Mapping[str, Any]) -> b
     )
 
 
+def stranger_problems(listed: str, host: str, user: str) -> list[str]:
+    """Return a sentence where a broker that is not ours has users besides guest and our own."""
+    names = [entry["user"] for entry in json.loads(listed)] if listed.startswith("[") else []
+    others = [name for name in names if name not in ("guest", user)]
+    if not others:
+        return []
+    return [
+        f"The RabbitMQ of {host} has users of somebody else ({', '.join(others)}), whom this role would remove: give Kallithea a broker of its own "
+        "on another host of the group kallithea_broker, or remove the users with rabbitmqctl delete_user."
+    ]
+
+
 class FilterModule:
     """Filters of the collection."""
 
@@ -50,4 +63,5 @@ class FilterModule:
             "rabbitmq_password_hash": rabbitmq_password_hash,
             "newer_than": newer_than,
             "has_definitions": has_definitions,
+            "stranger_problems": stranger_problems,
         }

@@ -76,6 +76,19 @@ def database_differences(state: Mapping[str, Any], wanted: Mapping[str, Any]) ->
     return names
 
 
+def holder_problems(state: Mapping[str, Any], host: str, name: str, owner: str) -> list[str]:
+    """Return a sentence where the database, or a table in it, belongs to somebody else."""
+    holder = (state.get("database") or {}).get("owner", "")
+    strangers = state.get("strangers") or []
+    if holder in ("", owner) and not strangers:
+        return []
+    tables = f" and holds tables of {', '.join(strangers)}" if strangers else ""
+    return [
+        f"The database {name} on {host} belongs to {holder}{tables}: give Kallithea a database of its own with kallithea_database_name, "
+        f"or let database and tables belong to {owner}."
+    ]
+
+
 class FilterModule:
     """Filters of the collection."""
 
@@ -86,4 +99,5 @@ class FilterModule:
             "memory_settings": memory_settings,
             "scram_sha_256": scram_sha_256,
             "database_differences": database_differences,
+            "holder_problems": holder_problems,
         }

@@ -30,6 +30,10 @@ LONGEST_ENTRY = 1900
 NO_CRYPTOGRAPHY = "the controller's Python has no 'cryptography', which checks the certificate: install it (pip install cryptography)."
 
 
+# How the common name of a private authority begins, see private_ca_make.yml.
+AUTHORITY_NAME = "Kallithea cluster "
+
+
 def endpoint(address: str, port: int) -> str:
     """Return address and port as HAProxy writes them."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -89,11 +93,13 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
     problems = []
     prefix = "kallithea_loadbalancer_"
     if not settings["hostname"]:
-        problems.append("kallithea_hostname is empty: set it to the public name that people will use.")
+        problems.append("kallithea_hostname is not set; give the public host name in group_vars/all.yml, such as scm.example.org.")
     for name, what in (("nodes", "load balancers"), ("app_nodes", "application nodes")):
         if not settings[name]:
             problems.append(f"{prefix}{name} is empty: list the {what}, each with name and address.")
-    if settings["tls"] not in TLS_KINDS:
+    if settings["tls"] is False or settings["tls"] == "False":
+        problems.append(f'{prefix}tls is off without quotes, which YAML takes for false: write "off" in quotes.')
+    elif settings["tls"] not in TLS_KINDS:
         problems.append(f"{prefix}tls is '{settings['tls']}': it must be one of {', '.join(TLS_KINDS)}.")
     if settings["tls"] == "off" and not settings["trusted_proxies"]:
         problems.append(f"{prefix}tls is off, but {prefix}trusted_proxies is empty: name the proxies that do TLS in front, or use given or private_ca.")
@@ -258,6 +264,17 @@ def private_ca_state(
     return {"problems": problems, "make_keys": not {modes.get("ca.key"), modes.get("server.key")} <= {"0600"}, "make_certificate": not fits}
 
 
+def lost_authority_problems(served: str, folder: str, host: str) -> list[str]:
+    """Return a sentence where a balancer serves a certificate of a private authority whose folder is missing on the controller."""
+    leaf = _certificate(served) if HAVE_CRYPTOGRAPHY else None
+    if leaf is None or "CN=" + AUTHORITY_NAME not in leaf.issuer.rfc4514_string():
+        return []
+    return [
+        f"The private authority's folder {folder} is missing on the controller, but {host} serves a certificate of it, which every client trusts: "
+        "put the folder back, or name it with kallithea_loadbalancer_ca_dir; a new authority is never made over a living cluster."
+    ]
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -269,4 +286,5 @@ class FilterModule:
             "certificate_problems": certificate_problems,
             "haproxy_quote": haproxy_quote,
             "private_ca_state": private_ca_state,
+            "lost_authority_problems": lost_authority_problems,
         }

@@ -97,7 +97,9 @@ def ini_problems(settings: Any) -> list[str]:
         if not isinstance(key, str) or not KEY.fullmatch(key):
             problems.append(f"kallithea_app_ini has the key '{key}', which is no ini key: use letters, digits, dots, dashes and underscores.")
         elif key.lower() in OWNED:
-            problems.append(f"kallithea_app_ini sets '{key}', which the role owns; take it out and use {OWNED[key.lower()]}.")
+            instead = OWNED[key.lower()]
+            mend = f"take it out ({instead.removeprefix('nothing: ')})" if instead.startswith("nothing: ") else f"take it out and use {instead}"
+            problems.append(f"kallithea_app_ini sets '{key}', which the role owns; {mend}.")
         else:
             try:
                 ini_value(value)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 
 import pytest
-from ansible_collections.kallithea.cluster.plugins.filter.broker import has_definitions, newer_than, rabbitmq_password_hash
+from ansible_collections.kallithea.cluster.plugins.filter.broker import has_definitions, newer_than, rabbitmq_password_hash, stranger_problems
 
 WANTED = {
     "users": [{"name": "k", "password_hash": "x", "tags": ""}],
@@ -52,3 +52,14 @@ def test_the_broker_has_what_is_wanted_among_others() -> None:
 )
 def test_the_broker_differs(kind: str, entries: list) -> None:
     assert not has_definitions({**EXPORTED, kind: entries}, WANTED)
+
+
+def test_a_broker_with_somebody_elses_users_is_refused() -> None:
+    listed = '[{"user":"guest","tags":[]},{"user":"celery","tags":[]},{"user":"kallithea","tags":[]}]'
+    (sentence,) = stranger_problems(listed, "mq1", "kallithea")
+    assert sentence.startswith("The RabbitMQ of mq1 has users of somebody else (celery), whom this role would remove:")
+
+
+def test_a_fresh_broker_and_one_that_was_not_asked_are_fine() -> None:
+    assert stranger_problems('[{"user":"guest","tags":["administrator"]}]', "mq1", "kallithea") == []
+    assert stranger_problems("", "mq1", "kallithea") == []

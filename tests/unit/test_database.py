@@ -6,7 +6,13 @@ import copy
 import pathlib
 
 import pytest
-from ansible_collections.kallithea.cluster.plugins.filter.database import connection_budget, database_differences, memory_settings, scram_sha_256
+from ansible_collections.kallithea.cluster.plugins.filter.database import (
+    connection_budget,
+    database_differences,
+    holder_problems,
+    memory_settings,
+    scram_sha_256,
+)
 
 NODE = {"pools": {"ui": {"processes": 3}, "ci": {"processes": 2}}, "celery": 2}
 
@@ -96,3 +102,22 @@ def test_each_drift_is_seen(path: tuple[str, ...], value: object, name: str) -> 
         entry = entry[key]
     entry[path[-1]] = value
     assert database_differences(state, WANTED) == [name]
+
+
+def test_a_database_of_somebody_else_is_named_with_its_tables_owners() -> None:
+    state = {"database": {"owner": "postgres", "rights": []}, "strangers": ["wiki"]}
+    assert holder_problems(state, "db1", "kallithea", "kallithea_owner") == [
+        "The database kallithea on db1 belongs to postgres and holds tables of wiki: give Kallithea a database of its own with kallithea_database_name, "
+        "or let database and tables belong to kallithea_owner."
+    ]
+
+
+def test_a_server_without_our_database_and_our_own_are_fine() -> None:
+    assert holder_problems({}, "db1", "kallithea", "kallithea_owner") == []
+    assert holder_problems({"database": None, "strangers": []}, "db1", "kallithea", "kallithea_owner") == []
+    assert holder_problems({"database": {"owner": "kallithea_owner"}, "strangers": []}, "db1", "kallithea", "kallithea_owner") == []
+
+
+def test_tables_of_somebody_else_in_our_database_are_refused() -> None:
+    state = {"database": {"owner": "kallithea_owner"}, "strangers": ["wiki"]}
+    assert len(holder_problems(state, "db1", "kallithea", "kallithea_owner")) == 1

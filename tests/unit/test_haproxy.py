@@ -15,6 +15,7 @@ from ansible_collections.kallithea.cluster.plugins.filter.haproxy import (
     balancer_problems,
     certificate_problems,
     haproxy_quote,
+    lost_authority_problems,
     name_matches,
     private_ca_state,
 )
@@ -87,11 +88,12 @@ def test_good_settings() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"hostname": ""}, "kallithea_hostname is empty"),
+        ({"hostname": ""}, "kallithea_hostname is not set"),
         ({"nodes": []}, "nodes is empty"),
         ({"tls": "on"}, "it must be one of given, private_ca, off"),
         ({"tls": "off"}, "trusted_proxies is empty: name the proxies"),
         ({"proxy_protocol": True}, "trusted_proxies is empty"),
+        ({"tls": False}, 'write "off" in quotes'),
         ({"balance": "random"}, "balance is 'random'"),
         ({"bot_networks": ["192.0.2.0/33"]}, "'192.0.2.0/33', which is neither"),
         ({"trusted_proxies": ["proxy.example.org"]}, "neither an address"),
@@ -376,3 +378,15 @@ def test_a_reload_after_which_the_old_worker_answers_has_failed(script: Any, mon
 
 def test_the_script_refuses_what_it_does_not_know(script: Any) -> None:
     assert script.main(["stop"]) == 2
+
+
+def test_a_lost_authority_is_said_where_a_balancer_serves_its_certificate() -> None:
+    ours = make_certificate(["scm.example.org"], authority=make_certificate(["Kallithea cluster scm.example.org"]))[0]
+    (sentence,) = lost_authority_problems(ours, "/srv/ca", "lb1")
+    assert sentence.startswith("The private authority's folder /srv/ca is missing on the controller, but lb1 serves a certificate of it")
+
+
+def test_a_certificate_of_another_authority_or_none_means_no_loss() -> None:
+    given = make_certificate(["scm.example.org"], authority=make_certificate(["Some authority"]))[0]
+    assert lost_authority_problems(given, "/srv/ca", "lb1") == []
+    assert lost_authority_problems("", "/srv/ca", "lb1") == []

@@ -1,0 +1,186 @@
+"""Runs of the collection's playbooks as a user starts them, and a look at whether host and inventory stayed as they were."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+from machines import Machine
+from settings import INVENTORIES, Settings
+
+RUN_SECONDS = 120
+PUBLIC_SECRETS = {"cluster_id"}
+FAILURE = re.compile(r"^(?:fatal|failed): \[(?P<host>[^\]]+)\][^{]*?(?:\(item=.*\) )?=> (?P<result>\{.*\})$", re.MULTILINE)
+UNREACHABLE = re.compile(r"^fatal: \[[^\]]+\]: UNREACHABLE!", re.MULTILINE)
+RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s", re.MULTILINE)
+# What Ansible or Python say where nobody thought of a sentence.
+DUMPS = ("Traceback (most recent call last)", "MODULE FAILURE", "is undefined", "object has no attribute", "Unexpected failure", "argument_errors")
+# Prints one line for each thing that must not change: all of /etc, what lies in our folders, packages, units, databases.
+SNAPSHOT = r"""
+import hashlib, json, os, stat, subprocess, sys
+found = {}
+def add(path):
+    try:
+        info = os.lstat(path)
+        text = f"{info.st_mode:o} {info.st_uid} {info.st_gid}"
+        if stat.S_ISLNK(info.st_mode):
+            text += " " + os.readlink(path)
+        elif stat.S_ISREG(info.st_mode):
+            with open(path, "rb") as stream:
+                text += f" {info.st_mtime_ns} " + hashlib.sha256(stream.read()).hexdigest()
+        found[path] = text
+    except FileNotFoundError:
+        pass
+def walk(top, depth):
+    for folder, folders, files in os.walk(top):
+        for name in folders + files:
+            add(os.path.join(folder, name))
+        if folder[len(top):].count("/") + 1 >= depth:
+            folders.clear()
+walk("/etc", 20)
+walk("/usr/local", 20)
+walk("/opt", 3)
+walk("/srv", 2)
+add("/var/lib/dpkg/status")
+units = ["kallithea-web", "kallithea-celery", "kallithea-health", "haproxy", "postgresql@*", "rabbitmq-server"]
+show = ["systemctl", "show", "--property=Id,ActiveState,NRestarts,ActiveEnterTimestamp,StateChangeTimestamp", *units]
+for part in subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip().split("\n\n"):
+    found[next(line for line in part.splitlines() if line.startswith("Id="))] = part
+query = "SELECT 'database ' || datname, pg_get_userbyid(datdba) FROM pg_database UNION SELECT 'role ' || rolname, rolpassword FROM pg_authid"
+ask = ["runuser", "-u", "postgres", "--", "psql", "-X", "-A", "-t", "-c", query, "postgres"]
+for line in subprocess.run(ask, capture_output=True, text=True, check=True, cwd="/").stdout.splitlines():
+    found[line.split("|")[0]] = hashlib.sha256(line.encode()).hexdigest()
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of a playbook ended."""
+
+    status: int
+    # In no failure's text: a test that finds a secret in it must not print it.
+    output: str = field(repr=False)
+
+    def check(self, secrets: Mapping[str, str]) -> None:
+        """Fail where it shows a secret, without showing it, or changed something."""
+        shown = [name for name, value in secrets.items() if name not in PUBLIC_SECRETS and (value in self.output or value in self.joined)]
+        assert not shown, f"the output shows the secrets {', '.join(shown)}"
+        assert not any(self.changed.values()), f"changed {self.changed}"
+
+    def check_refusal(self, sentence: str) -> None:
+        """Fail where it did not end with this sentence alone."""
+        assert self.status != 0, "the playbook did not refuse it"
+        messages = self.messages
+        assert len(messages) == 1, f"{len(messages)} messages instead of one: {messages}\n{self.end}"
+        assert re.fullmatch(sentence, messages[0]), messages[0]
+        dumps = [words for words in DUMPS if words in self.output]
+        assert not dumps, f"{messages[0]}\nwith {', '.join(dumps)}"
+
+    def check_success(self, host: str) -> None:
+        """Fail where it did not end well, or without the host."""
+        assert self.status == 0, f"{self.messages}\n{self.end}"
+        assert host in self.changed, f"{host} was not reached"
+
+    @property
+    def joined(self) -> str:
+        """Return the output without the breaks that Ansible puts into long lines."""
+        return self.output.replace("\n", "")
+
+    @property
+    def end(self) -> str:
+        """Return the last of what was said."""
+        return self.output[-1500:]
+
+    @property
+    def messages(self) -> list[str]:
+        """Return what the failed tasks said, as one line each."""
+        results = [json.loads(match["result"]) for match in FAILURE.finditer(self.output)]
+        return [" ".join(str(result.get("msg", result.get("censored", result))).split()) for result in results]
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Return from the recap how many tasks changed something, for each host."""
+        return {match["host"]: int(match["changed"]) for match in RECAP.finditer(self.output)}
+
+
+def run(
+    playbook: str, *arguments: str, inventories: Sequence[Path] = INVENTORIES, variables: Mapping[str, Any] | None = None, folder: Path | None = None
+) -> Run:
+    """Run a playbook of the collection, with extra variables from a file in the folder, without a terminal that could be asked."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"ANSIBLE_FORCE_COLOR", "ANSIBLE_VAULT_PASSWORD_FILE"}}
+    # The output that a user sees, each result on one line.
+    environment |= {
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+        "ANSIBLE_VERBOSITY": "0",
+    }
+    command = ["ansible-playbook", *(f"--inventory={path}" for path in inventories), f"kallithea.cluster.{playbook}", *arguments]
+    if variables:
+        assert folder is not None
+        file = folder / "extra_variables.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(variables))
+        command.append(f"--extra-vars=@{file}")
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    output = f"{done.stdout}\n{done.stderr}"
+    assert not UNREACHABLE.search(output), "a host was not reached"
+    return Run(done.returncode, output)
+
+
+def copy_inventories(target: Path) -> tuple[Path, ...]:
+    """Copy the folders of the scenario's inventories, as the tests may change nothing in the originals."""
+    for path in INVENTORIES:
+        shutil.copytree(path.parent, target / path.parent.name)
+    return tuple(target / path.parent.name / path.name for path in INVENTORIES)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Set keys of a YAML file; None takes a key out."""
+    content = {**yaml.safe_load(path.read_text()), **changes}
+    path.write_text("---\n" + yaml.safe_dump({key: value for key, value in content.items() if value is not None}, sort_keys=False, width=1000))
+
+
+def folder_state(folder: Path) -> dict[str, str]:
+    """Return each thing in a folder of the controller with what must not change of it."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        info = path.lstat()
+        found[str(path)] = f"{info.st_mode:o} {info.st_mtime_ns} {sha256(path.read_bytes()).hexdigest()}" if path.is_file() else f"{info.st_mode:o}"
+    return found
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Name what appeared, vanished or changed."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+@contextmanager
+def unchanged(node: Machine, settings: Settings, *folders: Path) -> Iterator[None]:
+    """See that nothing changes inside: on the host, in the inventories, beside the secrets, in further folders of the controller."""
+    watched = [*(path.parent for path in INVENTORIES), settings.ca_file.parent.parent, *folders]
+
+    def look() -> dict[str, str]:
+        found: dict[str, str] = json.loads(node.run("exec python3 -", stdin=SNAPSHOT))
+        for folder in watched:
+            found |= folder_state(folder)
+        return found
+
+    before = look()
+    # A look that sees next to nothing would call everything unchanged.
+    for name in ("/etc/kallithea/kallithea.ini", "/etc/haproxy/haproxy.cfg", "/opt/kallithea/current", "Id=kallithea-web.service", "database kallithea"):
+        assert name in before, f"{name} is not looked at"
+    yield
+    changes = differences(before, look())
+    assert not changes, f"changed: {', '.join(changes)}"
