@@ -14,7 +14,7 @@ from settings import Settings
 from web import Site
 
 # A clone stays on for this long, and the pages are looked at; raise it for a longer look.
-BUSY_SECONDS = 20.0
+BUSY_SECONDS = 60.0
 # Slow enough that what the buffers on the way hold lets no clone of 200 MB end while the test looks.
 SLOW_RATE = 1_000_000
 PAGE_SECONDS = 5.0
