@@ -61,11 +61,6 @@ def balancer_backends(
                 continue
             processes = int(settings["processes"])
             share, rest = divmod(processes, len(names))
-            if share == 0:
-                raise AnsibleFilterError(
-                    f"pool {pool} of {node['name']} has {processes} processes for {len(names)} load balancers: "
-                    f"give kallithea_app_pools.{pool}.processes at least {len(names)} there."
-                )
             if (position + number) % len(names) < rest:
                 share += 1
             result[pool].append({"name": node["name"], "endpoint": endpoint(node["address"], int(settings["port"])), "maxconn": share})
@@ -97,6 +92,15 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
     for name, what in (("nodes", "load balancers"), ("app_nodes", "application nodes")):
         if not settings[name]:
             problems.append(f"{prefix}{name} is empty: list the {what}, each with name and address.")
+    balancers = len(settings["nodes"])
+    for node in settings["app_nodes"]:
+        for pool, entry in node["pools"].items():
+            # Fewer than one is the application's own problem.
+            if 1 <= int(entry.get("processes", 0)) < balancers:
+                problems.append(
+                    f"pool {pool} of {node['name']} has {entry['processes']} processes for {balancers} load balancers: "
+                    f"give kallithea_app_pools.{pool}.processes at least {balancers} there."
+                )
     if settings["tls"] is False or settings["tls"] == "False":
         problems.append(f'{prefix}tls is off without quotes, which YAML takes for false: write "off" in quotes.')
     elif settings["tls"] not in TLS_KINDS:

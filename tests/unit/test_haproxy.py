@@ -72,8 +72,10 @@ def test_the_shares_sum_to_the_processes(count: int) -> None:
 
 
 def test_fewer_processes_than_balancers() -> None:
-    with pytest.raises(AnsibleFilterError, match="pool write of node1 has 2 processes for 3 load balancers: give"):
-        balancer_backends(NODES, ["a", "b", "c"], "a")
+    three = [{"name": name, "address": "192.0.2.1"} for name in ("a", "b", "c")]
+    problems = balancer_problems({**SETTINGS, "nodes": three})
+    assert [problem.split(" has")[0] for problem in problems] == [f"pool {pool} of {node}" for node in ("node1", "node2") for pool in ("write", "ci")]
+    assert problems[0].endswith("for 3 load balancers: give kallithea_app_pools.write.processes at least 3 there.")
 
 
 def test_a_host_that_is_no_balancer() -> None:

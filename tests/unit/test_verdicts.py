@@ -250,7 +250,7 @@ def test_a_request_that_is_held_over_a_reload_goes_on(tmp_path: pathlib.Path) ->
         assert not held.done()
         # What the unit's script does after the new process was told.
         saved.write_text("", encoding="utf-8")
-        assert held.result(timeout=5).status == 200
+        assert held.result(timeout=15).status == 200
 
 
 def test_what_does_not_end_in_time_is_cut_so_that_the_client_sees_it(rig: Rig) -> None:
@@ -363,7 +363,7 @@ def test_no_entry_of_a_list_has_a_meaning_for_haproxy(tmp_path: pathlib.Path) ->
             **{name.removeprefix("kallithea_loadbalancer_"): value for name, value in values.items()},
             "trusted_proxies": [],
             "proxy_protocol": False,
-            "app_nodes": [{"pools": dict.fromkeys(POOLS)}],
+            "app_nodes": [{"name": "node1", "pools": {pool: {"processes": 2} for pool in POOLS}}],
             "tls": "private_ca",
             "balance": "leastconn",
             "queue_seconds": dict.fromkeys(POOLS, 1),

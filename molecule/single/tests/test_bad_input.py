@@ -76,6 +76,8 @@ def bad_secret(bench: Bench) -> Iterator[None]:
     file.touch(mode=0o600)
     file.write_text(yaml.safe_dump({"kallithea_secrets": bench.settings.secrets | bench.secrets}))
     bench.variables["kallithea_secrets_file"] = str(file)
+    # The authority stays where it is.
+    bench.variables["kallithea_loadbalancer_ca_dir"] = str(bench.settings.ca_file.parent)
     yield
 
 
