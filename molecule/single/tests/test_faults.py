@@ -133,7 +133,7 @@ def test_pushes_that_die_give_their_processes_back(node: Machine, client: Client
     """As many clients as there are processes for pushes go away in the middle of one; the next push finds a free process."""
     for _ in range(settings.pools["write"]["processes"]):
         site.push_and_die(repository)
-    wait_until("git's processes gone", lambda: node.try_run("pgrep -f 'git.receive-pack'").status == 1, 15)
+    wait_until("git's processes gone", lambda: node.try_run("pgrep -f 'git[ ]receive-pack'").status == 1, 15)
     use_all(client, site, repository, "after-the-dead")
 
 
