@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +13,19 @@ AGE = re.compile(r"[1-9][0-9]*[dh]")
 LEAST = {"index_seconds": 60, "cleanup_seconds": 60, "session_days": 1, "beaker_keep_days": 1}
 
 
+def is_network(text: str) -> bool:
+    """Tell whether the text is an address or a network."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
 def application_problems(settings: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each variable of the role app that cannot work; pools and ini have filters of their own."""
     problems = []
-    if settings["static_port"] in [pool.get("port") for pool in settings["pools"].values()]:
+    if str(settings["static_port"]) in [str(pool.get("port")) for pool in settings["pools"].values()]:
         problems.append(
             f"kallithea_app_static_port {settings['static_port']} is the port of a pool of host {settings['name']}; give static files a port of their own."
         )
@@ -24,8 +34,12 @@ def application_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"kallithea_app_purge_deleted_after is '{age}'; give days or hours such as 30d, or leave it empty to keep deleted repositories.")
     if not settings["trusted_proxies"]:
         problems.append("kallithea_app_trusted_proxies is empty, so no balancer could reach the pools; name the balancers' addresses.")
+    for variable in ("trusted_proxies", "direct_clients"):
+        for entry in settings[variable]:
+            if not is_network(str(entry)):
+                problems.append(f"kallithea_app_{variable} holds '{entry}', which is neither an address nor a network such as 192.0.2.0/24.")
     for variable, least in LEAST.items():
-        if settings[variable] < least:
+        if not str(settings[variable]).isdigit() or int(settings[variable]) < least:
             problems.append(f"kallithea_app_{variable} is {settings[variable]}; give at least {least}.")
     return problems
 

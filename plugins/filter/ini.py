@@ -57,6 +57,7 @@ OWNED = {
     "session.secret": "kallithea_secrets.session_secret",
     "session.secure": "kallithea_app_scheme",
     "session.httponly": "nothing: cookies are always out of JavaScript's reach",
+    "sqlalchemy.hide_parameters": "nothing: passwords in a failed statement would reach the journal",
     "sqlalchemy.url": "kallithea_app_database_hosts",
     "sqlalchemy.pool_recycle": "nothing: connections are tested before use",
     "sqlalchemy.pool_pre_ping": "nothing: connections are tested before use",

@@ -57,7 +57,9 @@ def hostname_problems(hostname: str, ci_hostname: str) -> list[str]:
         problems.append("kallithea_hostname is not set; give the public host name in group_vars/all.yml, such as scm.example.org.")
     for variable, name in (("kallithea_hostname", hostname), ("kallithea_ci_hostname", ci_hostname)):
         if name and not HOSTNAME.fullmatch(name):
-            problems.append(f"{variable} is '{name}', which is no host name in small letters; give a name without scheme, port or path.")
+            problems.append(f"{variable} is '{name}', which is no host name in small letters; give a name without scheme, port, path or a dot at its end.")
+        elif name and re.fullmatch(r"[0-9.]+", name):
+            problems.append(f"{variable} is '{name}', an address; give a name, since Mercurial takes no certificate for an address.")
     if hostname and hostname == ci_hostname:
         problems.append("kallithea_ci_hostname is the same as kallithea_hostname; give bots a name of their own, or leave it empty.")
     return problems
@@ -156,6 +158,33 @@ def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
     return ports
 
 
+def port_clashes(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str, variables: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each port that two parts of the cluster want on one host."""
+    wanted: list[tuple[str, Any]] = []
+    for node in [*topology.get("app", []), *topology.get("ci", [])]:
+        if node["name"] == name:
+            wanted += [(f"kallithea_app_pools.{pool}", settings.get("port")) for pool, settings in node["pools"].items()]
+            wanted.append(("kallithea_app_static_port", variables.get("kallithea_app_static_port", 8080)))
+            wanted.append(("kallithea_app_health_port", variables.get("kallithea_app_health_port", 8089)))
+    tiers = {tier for tier in topology for node in topology[tier] if node["name"] == name}
+    if "database" in tiers:
+        wanted.append(("PostgreSQL", 5432))
+    if "broker" in tiers:
+        wanted.append(("RabbitMQ", variables.get("kallithea_broker_port", 5672)))
+    if "loadbalancer" in tiers:
+        wanted.append(("kallithea_loadbalancer_http_port", variables.get("kallithea_loadbalancer_http_port", 80)))
+        wanted.append(("kallithea_loadbalancer_https_port", variables.get("kallithea_loadbalancer_https_port", 443)))
+    wanted.append(("SSH", 22))
+    users: dict[str, list[str]] = {}
+    for what, port in wanted:
+        users.setdefault(str(port), []).append(what)
+    return [
+        f"Port {port} of host {name} is wanted by {' and '.join(what)}; give each a port of its own."
+        for port, what in users.items()
+        if len(what) > 1 and port.isdigit()
+    ]
+
+
 def port_problems(name: str, state: Mapping[str, Any], wanted: Mapping[int, Sequence[str]]) -> list[str]:
     """Return a sentence for each wanted port that another program than the expected ones listens on."""
     problems = []
@@ -235,6 +264,7 @@ class FilterModule:
             "timezone_problems": timezone_problems,
             "expected_ports": expected_ports,
             "port_problems": port_problems,
+            "port_clashes": port_clashes,
             "account_problems": account_problems,
             "identity_problems": identity_problems,
             "storage_problems": storage_problems,

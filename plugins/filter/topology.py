@@ -45,8 +45,9 @@ def node_address(name: str, variables: Mapping[str, Any]) -> str:
 
 def host_pools(name: str, variables: Mapping[str, Any], defaults: Mapping[str, Any], ci: bool) -> dict[str, dict[str, int]]:
     """Return a host's pools: its own kallithea_app_pools over the defaults; a CI node has the pool ci alone."""
-    own = variables.get("kallithea_app_pools")
-    pools: Mapping[str, Any] = own if isinstance(own, Mapping) else defaults
+    pools = variables.get("kallithea_app_pools", defaults)
+    if not isinstance(pools, Mapping):
+        raise AnsibleFilterError(f"kallithea_app_pools of host {name} is no dictionary; give pools like {{ui: {{processes: 3, port: 8081}}}}.")
     result = {}
     for pool, settings in pools.items():
         if ci and pool != "ci":
@@ -73,7 +74,10 @@ def topology(
             if tier in ("app", "ci"):
                 node["ci"] = tier == "ci"
                 node["pools"] = host_pools(name, variables, default_pools, tier == "ci")
-                node["celery"] = int(variables.get("kallithea_app_celery_processes", default_celery))
+                celery = str(variables.get("kallithea_app_celery_processes", default_celery))
+                if not celery.isdigit():
+                    raise AnsibleFilterError(f"kallithea_app_celery_processes of host {name} is '{celery}'; give a whole number, 0 for no worker.")
+                node["celery"] = int(celery)
             nodes.append(node)
         result[tier] = nodes
     return result

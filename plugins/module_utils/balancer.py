@@ -188,6 +188,8 @@ class Balancer:
             changed = self.hold(pages, life) or changed
             names = [PREFIX + pool for pool in pages]
             left += self.wait_idle(node, names, names, max(until, self.clock() + 10))
+        # From now on only the restart has to be waited for: where this run dies, requests wait no longer than that.
+        self.hold(list(wanted.hold), hold_seconds)
         if left:
             for backend in (*wanted.drain, *(PREFIX + pool for pool in wanted.hold)):
                 self.command(f"shutdown sessions server {backend}/{node}")

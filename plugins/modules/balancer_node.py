@@ -30,9 +30,9 @@ options:
     type: int
     default: 300
   hold_timeout:
-    description: Seconds by which a hold outlives O(timeout); after that it ends by itself.
+    description: Seconds that a hold lasts from the end of the drain; after that it ends by itself.
     type: int
-    default: 300
+    default: 90
   socket:
     description: Path of HAProxy's socket.
     type: path
@@ -85,7 +85,7 @@ def main() -> None:
             "node": {"type": "str", "required": True},
             "state": {"type": "str", "required": True, "choices": ["drained", "ready"]},
             "timeout": {"type": "int", "default": 300},
-            "hold_timeout": {"type": "int", "default": 300},
+            "hold_timeout": {"type": "int", "default": 90},
             "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
             "hold_map": {"type": "path", "default": "/var/lib/haproxy/kallithea-hold.map"},
         },

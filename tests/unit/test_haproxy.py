@@ -292,7 +292,14 @@ def test_drain_with_and_without_a_deputy() -> None:
     fake = FakeHaproxy()
     balancer = Balancer(fake, "m", clock=lambda: 1000, sleep=lambda _: None)
     assert balancer.drain("node1", 10, 20) == {"changed": True, "drained": ["be_scm"], "held": ["ui", "write"], "cut": 0}
-    assert fake.told == ["set server be_scm/node1 state drain", "add map m write 1030", "add map m ui 1030"]
+    assert fake.told == [
+        "set server be_scm/node1 state drain",
+        "add map m write 1030",
+        "add map m ui 1030",
+        # Nothing runs any more: only the restart is waited for.
+        "set map m ui 1020",
+        "set map m write 1020",
+    ]
     assert balancer.undrain("node1", 10)["changed"] is True
     assert fake.map == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import pytest
 from ansible_collections.kallithea.cluster.plugins.filter import preflight
@@ -122,6 +123,38 @@ def test_port_in_use_by_something_else() -> None:
     (problem,) = preflight.port_problems("node1", state, {443: ["haproxy"], 5432: ["postgres"]})
     assert "Port 443" in problem
     assert "nginx" in problem
+
+
+ONE_HOST = {
+    "app": [{"name": "node1", "pools": {"ui": {"processes": 3, "port": 8081}, "ci": {"processes": 2, "port": 8084}}}],
+    "ci": [],
+    "database": [{"name": "node1"}],
+    "broker": [{"name": "node1"}],
+    "loadbalancer": [{"name": "node1"}],
+}
+
+
+def test_ports_of_their_own_are_fine() -> None:
+    assert preflight.port_clashes(ONE_HOST, "node1", {}) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"kallithea_app_static_port": "8084"}, "Port 8084 of host node1 is wanted by kallithea_app_pools.ci and kallithea_app_static_port;"),
+        ({"kallithea_app_health_port": 5432}, "Port 5432 of host node1 is wanted by kallithea_app_health_port and PostgreSQL;"),
+        ({"kallithea_loadbalancer_https_port": 8081}, "Port 8081 of host node1 is wanted by kallithea_app_pools.ui and kallithea_loadbalancer_https_port;"),
+        ({"kallithea_app_static_port": 22}, "Port 22 of host node1 is wanted by kallithea_app_static_port and SSH;"),
+    ],
+)
+def test_a_port_that_two_want(variables: dict[str, Any], sentence: str) -> None:
+    (problem,) = preflight.port_clashes(ONE_HOST, "node1", variables)
+    assert problem.startswith(sentence)
+
+
+def test_an_address_is_no_hostname() -> None:
+    (problem,) = preflight.hostname_problems("192.0.2.7", "")
+    assert "an address; give a name" in problem
 
 
 def test_numeric_id_of_somebody_else() -> None:

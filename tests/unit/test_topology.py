@@ -47,3 +47,13 @@ def test_report_names_address_password_place_and_pools() -> None:
     assert "https://scm.example.org/" in lines
     assert "/x/secrets.yml" in lines
     assert "ui 3" in lines
+
+
+def test_pools_that_are_no_dictionary_are_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="kallithea_app_pools of host a is no dictionary; give pools like"):
+        topology({"kallithea_app": ["a"]}, {"a": {"kallithea_address": "192.0.2.1", "kallithea_app_pools": ["ui"]}}, DEFAULTS, 2)
+
+
+def test_celery_processes_that_are_no_number_are_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="kallithea_app_celery_processes of host a is 'abc'; give a whole number"):
+        topology({"kallithea_app": ["a"]}, {"a": {"kallithea_address": "192.0.2.1", "kallithea_app_celery_processes": "abc"}}, DEFAULTS, 2)

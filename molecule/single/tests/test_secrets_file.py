@@ -123,6 +123,19 @@ def test_encrypted_file_that_lacks_a_secret_stops(copy: Copy) -> None:
     )
 
 
+def test_file_that_lacks_a_secret_of_a_living_cluster_stops(copy: Copy) -> None:
+    """A new one would not be the one that the cluster uses."""
+    copy.write({key: value for key, value in copy.settings.secrets.items() if key != TAKEN_OUT})
+    before = copy.secrets_file.read_text()
+    path = re.escape(str(copy.secrets_file))
+    copy.refuses(
+        "preflight",
+        rf"The secrets file {path} lacks {TAKEN_OUT}, but node1 belongs to a living cluster that uses them: "
+        r"put them back from a copy of the file; new ones are never made over a living cluster\.",
+    )
+    assert copy.secrets_file.read_text() == before
+
+
 def test_file_without_the_dictionary_stops(copy: Copy) -> None:
     """It holds something, perhaps the secrets in another form: it is neither completed nor replaced."""
     copy.secrets_file.write_text(yaml.safe_dump(copy.settings.secrets))
