@@ -13,13 +13,15 @@ from typing import Any
 ITERATIONS = 4096
 
 
-def connection_budget(nodes: Sequence[Mapping[str, Any]], spare_nodes: int, margin: int) -> int:
+def connection_budget(nodes: Sequence[Mapping[str, Any]], spare_nodes: int, margin: int, running: int = 0) -> int:
     """Return max_connections: each process of a pool takes up to two (one in use, one of a push's hook), each Celery process one.
 
-    A spare node counts like the largest one that is there, so that adding it needs no restart.
+    A spare node counts like the largest one that is there. A number that the server runs with stays while it covers the nodes,
+    since another one needs a restart.
     """
     each = [sum(2 * int(pool["processes"]) for pool in node["pools"].values()) + int(node["celery"]) + 1 for node in nodes]
-    return sum(each) + spare_nodes * max(each, default=0) + margin
+    least = sum(each) + margin
+    return running if running >= least else least + spare_nodes * max(each, default=0)
 
 
 def memory_settings(memory_mb: int, share: float, connections: int) -> dict[str, int]:

@@ -14,7 +14,6 @@ import yaml
 
 ROLES = pathlib.Path(__file__).parents[2] / "roles"
 POOLS = ("ui", "scm", "write", "ci")
-MANDATORY_GROUPS = ("storage", "database", "broker", "app", "loadbalancer")
 # A process of Kallithea holds 102 to 121 MB after use, measured with four of them.
 PROCESS_MB = 130
 # What the operating system and the database, broker and balancer beside it need at least.
@@ -43,11 +42,6 @@ def unknown_variables(names: Iterable[str], ignore: Iterable[str] = (), known: I
         hint = f"did you mean {near[0]}?" if near else "correct it, or add it to kallithea_ignore_variables if it is your own."
         problems.append(f"The variable {name} is set but nothing reads it; {hint}")
     return problems
-
-
-def group_problems(topology: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Return a sentence for each mandatory group that is empty."""
-    return [f"The inventory group kallithea_{tier} is empty or missing; put at least one host into it." for tier in MANDATORY_GROUPS if not topology.get(tier)]
 
 
 def hostname_problems(hostname: str, ci_hostname: str) -> list[str]:
@@ -255,7 +249,6 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "unknown_variables": unknown_variables,
-            "group_problems": group_problems,
             "hostname_problems": hostname_problems,
             "pool_problems": pool_problems,
             "memory_problems": memory_problems,

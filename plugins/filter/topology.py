@@ -58,6 +58,19 @@ def host_pools(name: str, variables: Mapping[str, Any], defaults: Mapping[str, A
     return result
 
 
+def tier_node(tier: str, name: str, variables: Mapping[str, Any], default_pools: Mapping[str, Any], default_celery: int) -> dict[str, Any]:
+    """Return a host as a node of a tier; an application's node has pools and Celery processes."""
+    node: dict[str, Any] = {"name": name, "address": node_address(name, variables)}
+    if tier in ("app", "ci"):
+        node["ci"] = tier == "ci"
+        node["pools"] = host_pools(name, variables, default_pools, tier == "ci")
+        celery = str(variables.get("kallithea_app_celery_processes", default_celery))
+        if not celery.isdigit():
+            raise AnsibleFilterError(f"kallithea_app_celery_processes of host {name} is '{celery}'; give a whole number, 0 for no worker.")
+        node["celery"] = int(celery)
+    return node
+
+
 def topology(
     groups: Mapping[str, Sequence[str]],
     hostvars: Mapping[str, Mapping[str, Any]],
@@ -65,22 +78,7 @@ def topology(
     default_celery: int,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return for every tier the list of its nodes, from the inventory alone."""
-    result: dict[str, list[dict[str, Any]]] = {}
-    for tier in TIERS:
-        nodes = []
-        for name in groups.get(f"kallithea_{tier}", []):
-            variables = hostvars[name]
-            node: dict[str, Any] = {"name": name, "address": node_address(name, variables)}
-            if tier in ("app", "ci"):
-                node["ci"] = tier == "ci"
-                node["pools"] = host_pools(name, variables, default_pools, tier == "ci")
-                celery = str(variables.get("kallithea_app_celery_processes", default_celery))
-                if not celery.isdigit():
-                    raise AnsibleFilterError(f"kallithea_app_celery_processes of host {name} is '{celery}'; give a whole number, 0 for no worker.")
-                node["celery"] = int(celery)
-            nodes.append(node)
-        result[tier] = nodes
-    return result
+    return {tier: [tier_node(tier, name, hostvars[name], default_pools, default_celery) for name in groups.get(f"kallithea_{tier}", [])] for tier in TIERS}
 
 
 def site_report(nodes: Mapping[str, Sequence[Mapping[str, Any]]], variables: Mapping[str, Any]) -> list[str]:
@@ -94,6 +92,11 @@ def site_report(nodes: Mapping[str, Sequence[Mapping[str, Any]]], variables: Map
     for node in [*nodes["app"], *nodes["ci"]]:
         pools = ", ".join(f"{pool} {settings['processes']}" for pool, settings in node["pools"].items())
         lines.append(f"Host {node['name']} ({node['address']}): processes {pools}, Celery {node['celery']}")
+    lines += [
+        f"Host {node['name']} ({node['address']}): {what}"
+        for tier, what in (("loadbalancer", "load balancer"), ("database", "PostgreSQL"), ("broker", "RabbitMQ"))
+        for node in nodes[tier]
+    ]
     lines.append(
         "Next: log in, change the administrator's e-mail address, create users and repository groups; keep the secrets file safe (ansible-vault encrypt)."
     )

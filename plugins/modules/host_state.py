@@ -79,6 +79,9 @@ state:
     timezone:
       description: The system's time zone.
       type: str
+    hostname:
+      description: The name that the host gives itself.
+      type: str
     uid_owner:
       description: Name of the user that has the numeric id, empty if nobody.
       type: str
@@ -120,6 +123,7 @@ import glob
 import grp
 import os
 import pwd
+import socket
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -217,6 +221,7 @@ def main() -> None:
             "listening": listening_ports(),
             "clock_ahead": moment - module.params["controller_clock"],
             "timezone": timezone(),
+            "hostname": socket.gethostname(),
             "identity": cluster(module.params["identity_file"]),
             "marker": cluster(module.params["marker_file"]),
             **accounts(module.params["user"], module.params["uid"], module.params["gid"]),

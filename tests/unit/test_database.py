@@ -22,6 +22,13 @@ def test_connection_budget(nodes: list, spare: int, expected: int) -> None:
     assert connection_budget(nodes, spare, 20) == expected
 
 
+def test_a_node_within_the_reserve_leaves_the_running_number() -> None:
+    running = connection_budget([NODE, NODE], 1, 20)
+    assert connection_budget([NODE, NODE, NODE], 1, 20, running) == running
+    assert connection_budget([NODE, NODE, NODE, NODE], 1, 20, running) > running
+    assert connection_budget([NODE], 1, 20, running) == running
+
+
 def test_memory_never_exceeds_the_share() -> None:
     for memory in (1024, 4096, 65536):
         settings = memory_settings(memory, 0.25, 100)

@@ -103,13 +103,6 @@ def test_every_role_documents_its_variables() -> None:
     assert {"kallithea_hostname", "kallithea_app_pools", "kallithea_loadbalancer_tls"} <= preflight.documented_variables()
 
 
-@pytest.mark.parametrize("tier", preflight.MANDATORY_GROUPS)
-def test_empty_group(tier: str) -> None:
-    nodes = {name: [{"name": "a"}] for name in preflight.MANDATORY_GROUPS}
-    assert preflight.group_problems(nodes) == []
-    assert f"kallithea_{tier}" in preflight.group_problems({**nodes, tier: []})[0]
-
-
 @pytest.mark.parametrize(
     ("name", "ci", "count"),
     [("scm.example.org", "", 0), ("scm.example.org", "ci.example.org", 0), ("", "", 1), ("https://x", "", 1), ("a b", "", 1), ("x.org", "x.org", 1)],

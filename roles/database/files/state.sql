@@ -8,6 +8,7 @@ SELECT EXISTS (SELECT FROM pg_database WHERE datname = :'name') AS there,
     'enabled', :'enabled' = 'enabled',
     'pending_restart', (SELECT count(*) FROM pg_settings WHERE pending_restart),
     'max_connections', current_setting('max_connections')::int,
+    'reserve', coalesce(current_setting('kallithea.reserve', true), ''),
     'reload', coalesce(nullif(:'newest', '')::float8, 0) > extract(epoch FROM pg_conf_load_time()),
     'rule_errors', (SELECT coalesce(json_agg(format('line %s: %s', line_number, error)), '[]') FROM
       (SELECT line_number, error FROM pg_hba_file_rules UNION ALL SELECT line_number, error FROM pg_ident_file_mappings) AS r WHERE error IS NOT NULL),
