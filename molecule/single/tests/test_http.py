@@ -158,3 +158,14 @@ def test_ports_open_to_a_stranger(node: Machine, foreign: Machine, settings: Set
     foreign.write("/tmp/scanner.py", SCANNER)
     found = set(json.loads(foreign.run(f"python3 /tmp/scanner.py {settings.address}", json.dumps({"ports": ports}))))
     assert found == {80, 443}
+
+
+def test_application_answers_its_balancers_alone(node: Machine, foreign: Machine, settings: Settings) -> None:
+    """Where the firewall is off, Apache itself refuses a foreigner."""
+    node.run("systemctl stop kallithea-firewall")
+    try:
+        ports = [settings.static_port, *[pool["port"] for pool in settings.pools.values()]]
+        answers = {port: foreign.run(f"curl -s -o /dev/null -w '%{{http_code}}' http://{settings.address}:{port}/css/style.css") for port in ports}
+    finally:
+        node.run("systemctl start kallithea-firewall")
+    assert set(answers.values()) == {"403"}, answers
