@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from pools import Pools
 from scm import HOME, Client
 from settings import Settings
 from web import ApiError, Site
+
+cluster_settings.use(cluster_settings.ROOT / "inventories/single-host/hosts.yml", Path(__file__).resolve().parents[1] / "inventory/hosts.yml")
 
 UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "haproxy")
 JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
@@ -29,13 +32,13 @@ def settings() -> Settings:
 @pytest.fixture(scope="session")
 def node(settings: Settings) -> Machine:
     """Return the host with every tier on it."""
-    return Machine(settings.node, settings.node_container)
+    return Machine(settings.node, settings.machines[settings.node])
 
 
 @pytest.fixture(scope="session")
 def foreign(settings: Settings) -> Machine:
     """Return a host on the same network that the cluster knows nothing of."""
-    machine = Machine(settings.client, settings.client_container)
+    machine = Machine(settings.client, settings.machines[settings.client])
     for command in CLIENT_COMMANDS:
         assert machine.host.exists(command), f"{command} is missing on {settings.client}: prepare.yml has to install it"
     return machine

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from machines import Machine, wait_until
-from settings import INVENTORIES, Settings, ansible
+from settings import Settings, ansible, inventories
 
 CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())
 PORT = 18080
@@ -41,7 +41,7 @@ class Bench:
     folder: Path
     variables: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
-    inventories: Sequence[Path] = INVENTORIES
+    inventories: Sequence[Path] = field(default_factory=inventories)
 
 
 @contextmanager

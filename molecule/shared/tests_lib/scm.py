@@ -62,12 +62,17 @@ class Client:
         names = [name for name in (settings.hostname, settings.ci_hostname) if name]
         auth = "".join(f"{name.replace('.', '_')}.{key} = {value}\n" for name in names for key, value in
                        (("prefix", name), ("schemes", "https"), ("username", "admin"), ("password", password)))  # fmt: skip
+        # Past the balancer, straight to the pools.
+        auth += "".join(f"{host}.{key} = {value}\n" for host in settings.host_pools for key, value in
+                        (("prefix", f"{settings.addresses[host]}:"), ("schemes", "http"), ("username", "admin"), ("password", password)))  # fmt: skip
         machine.write(f"{HOME}/hgrc", f"[ui]\nusername = Tester\n[auth]\n{auth}[web]\ncacerts = {HOME}/ca.crt\n")
         machine.write(f"{HOME}/curl-right", f'user = "admin:{password}"\n')
         machine.write(f"{HOME}/curl-wrong", 'user = "admin:this-is-not-it"\n')
 
-    def url(self, repository: str, name: str = "") -> str:
-        """Return a repository's address."""
+    def url(self, repository: str, name: str = "", *, node: str = "", pool: str = "") -> str:
+        """Return a repository's address: through the balancer, or straight at a pool of a node."""
+        if node:
+            return f"http://{self.settings.addresses[node]}:{self.settings.host_pools[node][pool]['port']}/{repository}"
         return f"https://{name or self.settings.hostname}/{repository}"
 
     def run(self, script: str, seconds: float = 60.0) -> str:

@@ -7,16 +7,18 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import settings as cluster_settings
 import yaml
 from machines import Machine
-from settings import INVENTORIES, Settings
+from settings import Settings
 
 RUN_SECONDS = 120
 PUBLIC_SECRETS = {"cluster_id"}
@@ -25,6 +27,12 @@ UNREACHABLE = re.compile(r"^fatal: \[[^\]]+\]: UNREACHABLE!", re.MULTILINE)
 RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s", re.MULTILINE)
 # What Ansible or Python say where nobody thought of a sentence.
 DUMPS = ("Traceback (most recent call last)", "MODULE FAILURE", "is undefined", "object has no attribute", "Unexpected failure", "argument_errors")
+# What a look has to see at least on a host of the tier.
+SEEN = {
+    "app": ("/etc/kallithea/kallithea.ini", "/opt/kallithea/current", "Id=kallithea-web.service"),
+    "loadbalancer": ("/etc/haproxy/haproxy.cfg",),
+    "database": ("database kallithea",),
+}
 # Prints one line for each thing that must not change: all of /etc, what lies in our folders, packages, units, databases.
 SNAPSHOT = r"""
 import hashlib, json, os, stat, subprocess, sys
@@ -56,6 +64,9 @@ units = ["kallithea-web", "kallithea-celery", "kallithea-health", "haproxy", "po
 show = ["systemctl", "show", "--property=Id,ActiveState,NRestarts,ActiveEnterTimestamp,StateChangeTimestamp", *units]
 for part in subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip().split("\n\n"):
     found[next(line for line in part.splitlines() if line.startswith("Id="))] = part
+if "database" not in sys.argv:
+    print(json.dumps(found))
+    sys.exit()
 query = "SELECT 'database ' || datname, pg_get_userbyid(datdba) FROM pg_database UNION SELECT 'role ' || rolname, rolpassword FROM pg_authid"
 ask = ["runuser", "-u", "postgres", "--", "psql", "-X", "-A", "-t", "-c", query, "postgres"]
 for line in subprocess.run(ask, capture_output=True, text=True, check=True, cwd="/").stdout.splitlines():
@@ -115,9 +126,15 @@ class Run:
 
 
 def run(
-    playbook: str, *arguments: str, inventories: Sequence[Path] = INVENTORIES, variables: Mapping[str, Any] | None = None, folder: Path | None = None
+    playbook: str,
+    *arguments: str,
+    inventories: Sequence[Path] = (),
+    variables: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    seconds: float = RUN_SECONDS,
 ) -> Run:
     """Run a playbook of the collection, with extra variables from a file in the folder, without a terminal that could be asked."""
+    inventories = inventories or cluster_settings.inventories()
     environment = {name: value for name, value in os.environ.items() if name not in {"ANSIBLE_FORCE_COLOR", "ANSIBLE_VAULT_PASSWORD_FILE"}}
     # The output that a user sees, each result on one line.
     environment |= {
@@ -133,7 +150,7 @@ def run(
         file.touch(mode=0o600)
         file.write_text(json.dumps(variables))
         command.append(f"--extra-vars=@{file}")
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
     output = f"{done.stdout}\n{done.stderr}"
     assert not UNREACHABLE.search(output), "a host was not reached"
     return Run(done.returncode, output)
@@ -141,9 +158,10 @@ def run(
 
 def copy_inventories(target: Path) -> tuple[Path, ...]:
     """Copy the folders of the scenario's inventories, as the tests may change nothing in the originals."""
-    for path in INVENTORIES:
+    paths = cluster_settings.inventories()
+    for path in paths:
         shutil.copytree(path.parent, target / path.parent.name)
-    return tuple(target / path.parent.name / path.name for path in INVENTORIES)
+    return tuple(target / path.parent.name / path.name for path in paths)
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -167,20 +185,30 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
 
 
 @contextmanager
-def unchanged(node: Machine, settings: Settings, *folders: Path) -> Iterator[None]:
-    """See that nothing changes inside: on the host, in the inventories, beside the secrets, in further folders of the controller."""
-    watched = [*(path.parent for path in INVENTORIES), settings.ca_file.parent.parent, *folders]
+def unchanged(hosts: Machine | Iterable[Machine], settings: Settings, *folders: Path) -> Iterator[None]:
+    """See that nothing changes inside: on the hosts, in the inventories, beside the secrets, in further folders of the controller."""
+    watched = [*(path.parent for path in cluster_settings.inventories()), settings.ca_file.parent.parent, *folders]
+    machines = [hosts] if isinstance(hosts, Machine) else list(hosts)
+
+    def snapshot(machine: Machine) -> dict[str, str]:
+        tier = "database" if machine.name in settings.groups["database"] else ""
+        things: dict[str, str] = json.loads(machine.run(f"exec python3 - {tier}", stdin=SNAPSHOT))
+        return {f"{machine.name}: {name}": state for name, state in things.items()}
 
     def look() -> dict[str, str]:
-        found: dict[str, str] = json.loads(node.run("exec python3 -", stdin=SNAPSHOT))
+        found: dict[str, str] = {}
+        with ThreadPoolExecutor() as executor:
+            for things in executor.map(snapshot, machines):
+                found |= things
         for folder in watched:
             found |= folder_state(folder)
         return found
 
     before = look()
     # A look that sees next to nothing would call everything unchanged.
-    for name in ("/etc/kallithea/kallithea.ini", "/etc/haproxy/haproxy.cfg", "/opt/kallithea/current", "Id=kallithea-web.service", "database kallithea"):
-        assert name in before, f"{name} is not looked at"
+    for machine in machines:
+        for name in (name for tier, names in SEEN.items() if machine.name in settings.groups[tier] for name in names):
+            assert f"{machine.name}: {name}" in before, f"{name} on {machine.name} is not looked at"
     yield
     changes = differences(before, look())
     assert not changes, f"changed: {', '.join(changes)}"

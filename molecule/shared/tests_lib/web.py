@@ -72,14 +72,15 @@ class Site:
         body: bytes | str | None = None,
         *,
         port: int = 443,
+        node: str = "",
         seconds: float = REQUEST_SECONDS,
     ) -> Answer:
-        """Send one request: TLS to the balancer, or plain to another port of the node."""
+        """Send one request: TLS to the balancer, or plain to another port of it or of a node."""
         connection: http.client.HTTPConnection
         if port == 443:
             connection = TlsConnection(self.settings.address, self.name, str(self.settings.ca_file), seconds)
         else:
-            connection = http.client.HTTPConnection(self.settings.address, port, timeout=seconds)
+            connection = http.client.HTTPConnection(self.settings.addresses[node] if node else self.settings.address, port, timeout=seconds)
         sent = {"Host": self.name, "User-Agent": BROWSER, **(headers or {})}
         if self.cookies and "Cookie" not in sent:
             sent["Cookie"] = "; ".join(f"{key}={value}" for key, value in self.cookies.items())
