@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the demo's inventory: inventories/single-host as a user copies it, and what reaches the demo's containers."""
+"""Makes the demo's inventory: one of inventories/ as a user copies it, and what reaches the demo's containers.
+
+Called as: write INVENTORY STATE NAME HOSTNAME CI_HOSTNAME, or: addresses STATE GROUP.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -12,22 +16,47 @@ import yaml
 
 # Above the groups of the inventory that is copied.
 PRIORITY = 10
+# Several hosts share one machine: small pools, and no database that takes the memory for itself.
+POOLS = {"ui": {"processes": 2}, "scm": {"processes": 2}, "write": {"processes": 2}, "ci": {"processes": 1}}
+CI_POOLS = {"ci": {"processes": 2}}
+DATABASE_SHARE = 0.25
+# Stands for the file server: no host of the cluster.
+KEEPER = "keeper"
 
 
-def test_group(hosts: list[str], name: str) -> dict[str, Any]:
-    """Return the group that says how to reach the containers."""
-    return {
-        "hosts": {host: {"ansible_host": f"{name}-{host}"} for host in hosts},
-        "vars": {
-            "ansible_connection": "community.docker.docker",
-            "ansible_user": "root",
-            "ansible_group_priority": PRIORITY,
-        },
-    }
+def is_spread(inventory: dict[str, Any]) -> bool:
+    """Tell whether there are several hosts."""
+    return len(inventory["all"]["hosts"]) > 1
+
+
+def hosts_of(inventory: dict[str, Any], *groups: str) -> list[str]:
+    """Return the hosts of the groups."""
+    children = inventory["all"]["children"]
+    return [host for group in groups for host in children.get(group, {}).get("hosts") or {}]
+
+
+def differences(inventory: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """Return the variables of single hosts that differ: the common volume with its keeper, and sizes."""
+    found: dict[str, dict[str, Any]] = {host: {"kallithea_app_pools": CI_POOLS} for host in hosts_of(inventory, "kallithea_ci")}
+    found |= {host: {"kallithea_database_memory_share": DATABASE_SHARE} for host in hosts_of(inventory, "kallithea_database")}
+    for host in [*hosts_of(inventory, "kallithea_app", "kallithea_ci"), KEEPER]:
+        found.setdefault(host, {})["test_volumes"] = [f"{name}-share:/srv/kallithea"]
+    return found
+
+
+def demo(inventory: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the inventory with the containers as its hosts."""
+    given = inventory["all"]["hosts"]
+    different = differences(inventory, name) if is_spread(inventory) else {}
+    names = dict.fromkeys([*given, *different])
+    hosts = {host: {**(given.get(host) or {}), "ansible_host": f"{name}-{host}", **different.get(host, {})} for host in names}
+    reached = {"ansible_connection": "community.docker.docker", "ansible_user": "root", "ansible_group_priority": PRIORITY}
+    test_hosts = {"hosts": {host: {} for host in hosts}, "vars": reached}
+    return {"all": {**inventory["all"], "hosts": hosts, "children": {**inventory["all"]["children"], "test_hosts": test_hosts}}}
 
 
 def variables(name: str, state: Path, hostname: str, ci_hostname: str) -> dict[str, Any]:
-    """Return what differs from the copied inventory."""
+    """Return what differs from the copied inventory on all hosts."""
     return {
         "test_name": name,
         "test_state_dir": str(state),
@@ -46,13 +75,19 @@ def write(source: Path, state: Path, name: str, hostname: str, ci_hostname: str)
     target = state / "inventory"
     shutil.copytree(source, target, dirs_exist_ok=True)
     inventory = yaml.safe_load((source / "hosts.yml").read_text())
-    group = test_group(list(inventory["all"]["hosts"]), name)
-    inventory["all"]["children"]["test_hosts"] = group
-    for host, values in group["hosts"].items():
-        inventory["all"]["hosts"][host] = {**(inventory["all"]["hosts"][host] or {}), **values}
-    (target / "hosts.yml").write_text("---\n" + yaml.safe_dump(inventory, sort_keys=False))
-    (target / "group_vars" / "test_hosts.yml").write_text("---\n" + yaml.safe_dump(variables(name, state, hostname, ci_hostname), sort_keys=False, width=1000))
+    common = variables(name, state, hostname, ci_hostname) | ({"kallithea_app_pools": POOLS} if is_spread(inventory) else {})
+    for path, content in (("hosts.yml", demo(inventory, name)), ("group_vars/test_hosts.yml", common)):
+        (target / path).write_text("---\n" + yaml.safe_dump(content, sort_keys=False, width=1000))
+
+
+def addresses(state: Path, group: str) -> list[str]:
+    """Return the addresses of a group's hosts."""
+    known = json.loads((state / "state.json").read_text())["addresses"]
+    return [known[host] for host in hosts_of(yaml.safe_load((state / "inventory" / "hosts.yml").read_text()), group)]
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:6])
+    if sys.argv[1] == "write":
+        write(Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:7])
+    else:
+        print("\n".join(addresses(Path(sys.argv[2]), sys.argv[3])))
