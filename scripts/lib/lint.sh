@@ -35,7 +35,7 @@ lint_shell() {
 lint_playbooks() {
   local playbook
   for playbook in "$KALLITHEA_ROOT"/playbooks/*.yml; do
-    ansible-playbook -i inventories/single-host/hosts.yml --syntax-check "kallithea.cluster.$(basename "$playbook" .yml)" || return 1
+    ansible-playbook -i inventories/cluster/hosts.yml --syntax-check "kallithea.cluster.$(basename "$playbook" .yml)" || return 1
   done
   for playbook in inventories/*/site.yml; do
     ansible-playbook -i "$(dirname "$playbook")/hosts.yml" --syntax-check "$playbook" || return 1
@@ -139,7 +139,7 @@ lint() {
   collection_ensure "$KALLITHEA_CACHE/test/collections"
   check yamllint yamllint --strict .
   # An inventory, since a play may take its hosts from a group.
-  check ansible-lint env ANSIBLE_INVENTORY="$KALLITHEA_ROOT/inventories/single-host/hosts.yml" ansible-lint --offline --nocolor
+  check ansible-lint env ANSIBLE_INVENTORY="$KALLITHEA_ROOT/inventories/cluster/hosts.yml" ansible-lint --offline --nocolor
   check "ruff check" ruff check --no-cache --output-format concise .
   check "ruff format" ruff format --no-cache --check .
   check mypy mypy --no-incremental

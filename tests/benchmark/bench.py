@@ -118,8 +118,11 @@ class Bench:
         self.url = os.environ["KALLITHEA_URL"].rstrip("/")
         parts = urllib.parse.urlsplit(self.url)
         self.plain_url = f"http://{parts.hostname}"
-        self.node = str(urllib.parse.urlsplit(os.environ["KALLITHEA_NODE_URLS"].split(",")[0]).hostname)
-        check_addresses(str(parts.hostname), self.node)
+        nodes = [str(urllib.parse.urlsplit(url).hostname) for url in os.environ["KALLITHEA_NODE_URLS"].split(",")]
+        check_addresses(str(parts.hostname), *nodes)
+        # What is measured past the balancer is measured on the first one.
+        self.node = nodes[0]
+        self.where = f" on each of {len(nodes)} hosts" if len(nodes) > 1 else ""
         self.ca_file = os.environ["KALLITHEA_CA_FILE"]
         user = os.environ["KALLITHEA_ADMIN_USER"]
         password = pathlib.Path(os.environ["KALLITHEA_ADMIN_PASSWORD_FILE"]).read_text().strip()
@@ -202,12 +205,16 @@ class Bench:
             self.cluster.change(f"Setting the pool ui to {processes} processes", {"bench_ui_processes": processes})
             self.check_page()
             for clients in CLIENTS:
-                figure = self.page_figure(f"repository page, {processes} ui processes, {clients} clients", f"/{self.repository}", clients, "admin-cookie")
+                figure = self.page_figure(
+                    f"repository page, {processes} ui processes{self.where}, {clients} clients", f"/{self.repository}", clients, "admin-cookie"
+                )
                 found[processes, clients] = figure
-            self.page_figure(f"login page, {processes} ui processes, {LOGIN_CLIENTS} clients", "/_admin/login", LOGIN_CLIENTS, "stranger-cookie")
+            self.page_figure(f"login page, {processes} ui processes{self.where}, {LOGIN_CLIENTS} clients", "/_admin/login", LOGIN_CLIENTS, "stranger-cookie")
         few, many = PROCESSES
         for clients in CLIENTS[1:]:
-            self.figures.append(ratio(f"repository page, {many} against {few} processes, {clients} clients", found[many, clients], found[few, clients]))
+            self.figures.append(
+                ratio(f"repository page, {many} against {few} processes{self.where}, {clients} clients", found[many, clients], found[few, clients])
+            )
 
     def check_page(self) -> None:
         """Make sure that the page is the logged-in one and not a redirection to the login."""
