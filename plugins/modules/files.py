@@ -78,9 +78,14 @@ modified:
   description: For each file that is there, when its content was last written, seconds since the epoch.
   returned: always
   type: dict
+checksums:
+  description: For each file, the SHA-256 of the wanted content.
+  returned: always
+  type: dict
 """
 
 import grp
+import hashlib
 import os
 import pwd
 import tempfile
@@ -173,9 +178,11 @@ def main() -> None:
     module.no_log_values -= {entry["content"] for entry in entries if not entry["secret"]}
     changed_paths = [entry["path"] for entry in entries if ensure(module, entry, backups, diffs)]
     modified = {entry["path"]: os.stat(entry["path"]).st_mtime for entry in entries if os.path.isfile(entry["path"])}
-    for entry in entries:
-        entry.pop("content")
-    module.exit_json(changed=bool(changed_paths), changed_paths=changed_paths, backups=backups, modified=modified, diff=diffs)
+    contents = {entry["path"]: entry.pop("content") for entry in entries}
+    checksums = {
+        path: hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest() for path, content in contents.items() if content is not None
+    }
+    module.exit_json(changed=bool(changed_paths), changed_paths=changed_paths, backups=backups, modified=modified, checksums=checksums, diff=diffs)
 
 
 if __name__ == "__main__":
