@@ -45,6 +45,7 @@ def balancer_backends(
     """Return each pool's servers with this balancer's share of their processes.
 
     The shares of all balancers sum to the number of processes; what cannot be divided goes to another balancer at each node.
+    In the pool ci the CI nodes stand first, since HAProxy fills that pool's servers in their order.
     """
     names = list(balancers)
     if own_name not in names:
@@ -64,6 +65,8 @@ def balancer_backends(
             if (position + number) % len(names) < rest:
                 share += 1
             result[pool].append({"name": node["name"], "endpoint": endpoint(node["address"], int(settings["port"])), "maxconn": share})
+    ci_nodes = {node["name"] for node in app_nodes if node.get("ci")}
+    result["ci"].sort(key=lambda server: server["name"] not in ci_nodes)
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import csv
 import datetime
 import http.client
 import http.server
@@ -147,8 +148,8 @@ class Answer:
 class Rig:
     """HAProxy, its backends, and requests to it."""
 
-    def __init__(self, folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), **values: Any) -> None:
-        self.nodes = nodes
+    def __init__(self, folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), ci_nodes: tuple[str, ...] = (), **values: Any) -> None:
+        self.expected_servers = len(POOLS) * len(nodes) + len(ci_nodes)
         self.folder = folder
         self.http_port, self.https_port, self.metrics_port = free_ports(3)
         self.socket = f"{folder}/admin.sock"
@@ -160,7 +161,8 @@ class Rig:
             "kallithea_hostname": HOSTNAME,
             "kallithea_ci_hostname": CI_HOSTNAME,
             "kallithea_loadbalancer_nodes": [{"name": "lb1", "address": "127.0.0.1"}],
-            "kallithea_loadbalancer_app_nodes": [{"name": name, "address": "127.0.0.1", "ci": False, "pools": pools} for name in nodes],
+            "kallithea_loadbalancer_app_nodes": [{"name": name, "address": "127.0.0.1", "ci": False, "pools": pools} for name in nodes]
+            + [{"name": name, "address": "127.0.0.1", "ci": True, "pools": {"ci": pools["ci"]}} for name in ci_nodes],
             "kallithea_loadbalancer_static_port": port["static"],
             "kallithea_loadbalancer_health_port": port["health"],
             "kallithea_loadbalancer_bind_addresses": ["127.0.0.1"],
@@ -246,7 +248,12 @@ class Rig:
     def servers_up(self) -> bool:
         """Tell whether every server is up."""
         lines = [line.split(",") for line in self.ask("show stat -1 4 -1").splitlines() if line.startswith("be_")]
-        return len(lines) == len(POOLS) * len(self.nodes) and all(line[17] == "UP" for line in lines)
+        return len(lines) == self.expected_servers and all(line[17] == "UP" for line in lines)
+
+    def counts(self, backend: str, column: str) -> dict[str, int]:
+        """Return a number of each server of a backend, and of the BACKEND itself, from HAProxy's statistics."""
+        rows = csv.DictReader(self.ask("show stat").lstrip("# ").splitlines())
+        return {row["svname"]: int(row[column] or 0) for row in rows if row["pxname"] == backend}
 
     def request(
         self,
@@ -273,10 +280,10 @@ class Rig:
 
 
 @contextlib.contextmanager
-def running(folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), **values: Any) -> Iterator[Rig]:
+def running(folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), ci_nodes: tuple[str, ...] = (), **values: Any) -> Iterator[Rig]:
     """Run HAProxy for the block's time."""
     os.makedirs(folder, exist_ok=True)
-    rig = Rig(folder, nodes, **values)
+    rig = Rig(folder, nodes, ci_nodes, **values)
     try:
         rig.start()
         yield rig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import http.client
+import json
 import pathlib
 import re
 import socket
@@ -336,6 +337,117 @@ def test_with_two_nodes_one_writes_a_repository_and_a_drain_moves_it(tmp_path: p
         assert writers() == before
 
 
+BOT = {"User-Agent": "jenkins"}
+
+
+def test_bots_fill_the_ci_nodes_then_the_application_nodes_then_wait(tmp_path: pathlib.Path) -> None:
+    with running(tmp_path, ("node1", "node2"), ("ci1",)) as rig, concurrent.futures.ThreadPoolExecutor(20) as threads:
+        server = rig.servers["ci"]
+
+        def clones(count: int, running: dict[str, int], waiting: int = 0) -> list[concurrent.futures.Future[Any]]:
+            """Send slow clones and see where they run."""
+            sent = [threads.submit(rig.request, "GET", "/slow/info/refs?service=git-upload-pack", BOT) for _ in range(count)]
+            wait_for(lambda: {name: number for name, number in rig.counts("be_ci", "scur").items() if name != "BACKEND"} == running)
+            wait_for(lambda: rig.counts("be_ci", "qcur")["BACKEND"] == waiting)
+            return sent
+
+        sent = clones(2, {"ci1": 2, "node1": 0, "node2": 0})
+        sent += clones(2, {"ci1": 2, "node1": 2, "node2": 0})
+        sent += clones(2, {"ci1": 2, "node1": 2, "node2": 2})
+        sent += clones(4, {"ci1": 2, "node1": 2, "node2": 2}, waiting=4)
+        assert rig.request("GET", "/repo/info/refs?service=git-upload-pack", {"User-Agent": "git/2.39.5"}).status == 200, "people's clones do not wait"
+        server.release.set()
+        assert {entry.result(timeout=10).status for entry in sent} == {200}
+
+        # Free again, the CI node is asked first.
+        before = rig.counts("be_ci", "stot")
+        for _ in range(4):
+            assert rig.request("GET", "/", BOT).status == 200
+        after = rig.counts("be_ci", "stot")
+        assert {name: after[name] - before[name] for name in after} == {"ci1": 4, "node1": 0, "node2": 0, "BACKEND": 4}
+
+        # Away, it is missed by nobody.
+        rig.ask("disable health be_ci/ci1")
+        rig.ask("set server be_ci/ci1 health down")
+        server.release.clear()
+        sent = clones(5, {"ci1": 0, "node1": 2, "node2": 2}, waiting=1)
+        server.release.set()
+        assert {entry.result(timeout=10).status for entry in sent} == {200}
+
+        # A drain of the CI node holds nothing.
+        rig.ask("set server be_ci/ci1 health up")
+        result = node(rig).drain("ci1", 5, 5)
+        assert (result["drained"], result["held"]) == (["be_ci"], [])
+        before = rig.counts("be_ci", "stot")
+        assert rig.request("GET", "/", BOT).status == 200
+        assert rig.counts("be_ci", "stot")["ci1"] == before["ci1"]
+
+
+def test_a_ci_node_serves_no_people() -> None:
+    nodes = [{"name": name, "address": "192.0.2.1", "ci": ci, "pools": {"ci": {"processes": 2, "port": 8084}}} for name, ci in (("node1", False), ("ci1", True))]
+    backends = filters.balancer_backends(nodes, ["lb1"], "lb1")
+    assert [server["name"] for server in backends["static"]] == ["node1"]
+
+
+def test_a_bot_known_by_its_account_goes_to_the_ci_pool_from_its_first_authenticated_request_on(rig: Rig) -> None:
+    connection = http.client.HTTPSConnection("127.0.0.1", rig.https_port, timeout=15, context=rig.context)
+
+    def pool(path: str, headers: dict[str, str]) -> str:
+        connection.request("GET", path, headers={"Host": HOSTNAME, **headers})
+        return str(json.loads(connection.getresponse().read())["pool"])
+
+    for path, headers in (
+        ("/repo/info/refs?service=git-upload-pack", {"User-Agent": "git/2.39.5"}),
+        ("/repo/?cmd=capabilities", {"User-Agent": "mercurial/proto-1.0", "Accept": "application/mercurial-0.1"}),
+    ):
+        # Without a name at first, as git and hg ask; then with it, over the same connection.
+        assert [pool(path, {**headers, **credentials}) for credentials in ({}, basic("build-bot"), basic("build-bot"), basic("jane"))] == ["scm", "ci", "ci", "scm"]
+    connection.close()
+
+
+@pytest.mark.parametrize("balance", filters.BALANCES)
+def test_pages_are_spread_as_the_manual_names_it(tmp_path: pathlib.Path, balance: str) -> None:
+    with running(tmp_path, ("node1", "node2"), kallithea_loadbalancer_balance=balance) as rig:
+        assert f"balance {balance}\n" in (tmp_path / "haproxy.cfg").read_text(encoding="utf-8")
+
+        def spread(sources: list[str]) -> list[int]:
+            before = rig.counts("be_ui", "stot")
+            for source in sources:
+                assert rig.request("GET", "/", {"User-Agent": "Mozilla/5.0"}, source=source).status == 200
+            after = rig.counts("be_ui", "stot")
+            return sorted(after[name] - before[name] for name in ("node1", "node2"))
+
+        if balance == "roundrobin":
+            assert spread(["127.0.0.1"] * 10) == [5, 5]
+        elif balance == "source":
+            assert spread(["127.0.0.1"] * 10) == [0, 10]
+            assert min(spread([f"127.0.1.{number}" for number in range(1, 21)])) > 0, "other people, other nodes"
+        else:
+            server = rig.servers["ui"]
+            server.release.clear()
+            with concurrent.futures.ThreadPoolExecutor(4) as threads:
+                busy = []
+                for number in range(1, 5):
+                    busy.append(threads.submit(rig.request, "GET", "/slow"))
+                    wait_for(lambda number=number: rig.counts("be_ui", "scur")["BACKEND"] == number)
+                assert rig.counts("be_ui", "scur") == {"node1": 2, "node2": 2, "BACKEND": 4}
+                server.release.set()
+                assert {entry.result(timeout=5).status for entry in busy} == {200}
+
+
+def test_a_drain_outlives_a_ci_node_that_is_added(tmp_path: pathlib.Path) -> None:
+    with running(tmp_path, ("node1", "node2")) as rig:
+        node(rig).drain("node1", 5, 5)
+        state = rig.ask("show servers state")
+        nodes = rig.values["kallithea_loadbalancer_app_nodes"]
+        nodes.append({"name": "ci1", "address": "127.0.0.1", "ci": True, "pools": {"ci": nodes[0]["pools"]["ci"]}})
+        rig.write()
+        (tmp_path / "kallithea-server-state").write_text(state, encoding="utf-8")
+        rig.reload()
+        drained = {(server.backend, server.name) for server in node(rig).servers() if server.drained}
+        assert drained == {(f"be_{pool}", "node1") for pool in POOLS}
+
+
 NASTY_AGENTS = {
     """it's "quoted" #[0-9]+$""": """build it's "quoted" #12""",
     r"back\\slash \d+$": "back\\slash 7",
@@ -386,7 +498,8 @@ def test_empty_lists(tmp_path: pathlib.Path) -> None:
 
 
 def test_two_balancers_share_the_processes(tmp_path: pathlib.Path) -> None:
-    rig = Rig(tmp_path, kallithea_loadbalancer_nodes=[{"name": "lb1", "address": "192.0.2.1"}, {"name": "lb2", "address": "192.0.2.2"}])
+    balancers = [{"name": "lb1", "address": "192.0.2.1"}, {"name": "lb2", "address": "192.0.2.2"}]
+    rig = Rig(tmp_path, ci_nodes=("ci1",), kallithea_loadbalancer_nodes=balancers)
     try:
         config = rig.write().read_text(encoding="utf-8")
     finally:
