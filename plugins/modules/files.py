@@ -179,9 +179,7 @@ def main() -> None:
     changed_paths = [entry["path"] for entry in entries if ensure(module, entry, backups, diffs)]
     modified = {entry["path"]: os.stat(entry["path"]).st_mtime for entry in entries if os.path.isfile(entry["path"])}
     contents = {entry["path"]: entry.pop("content") for entry in entries}
-    checksums = {
-        path: hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest() for path, content in contents.items() if content is not None
-    }
+    checksums = {path: hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest() for path, content in contents.items() if content is not None}
     module.exit_json(changed=bool(changed_paths), changed_paths=changed_paths, backups=backups, modified=modified, checksums=checksums, diff=diffs)
 
 

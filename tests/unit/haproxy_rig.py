@@ -148,8 +148,10 @@ class Answer:
 class Rig:
     """HAProxy, its backends, and requests to it."""
 
-    def __init__(self, folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), ci_nodes: tuple[str, ...] = (), **values: Any) -> None:
-        self.expected_servers = len(POOLS) * len(nodes) + len(ci_nodes)
+    def __init__(self, folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), **values: Any) -> None:
+        # By their names, so that a test gives one list.
+        ci_nodes = [name for name in nodes if name.startswith("ci")]
+        self.expected_servers = len(POOLS) * (len(nodes) - len(ci_nodes)) + len(ci_nodes)
         self.folder = folder
         self.http_port, self.https_port, self.metrics_port = free_ports(3)
         self.socket = f"{folder}/admin.sock"
@@ -161,8 +163,9 @@ class Rig:
             "kallithea_hostname": HOSTNAME,
             "kallithea_ci_hostname": CI_HOSTNAME,
             "kallithea_loadbalancer_nodes": [{"name": "lb1", "address": "127.0.0.1"}],
-            "kallithea_loadbalancer_app_nodes": [{"name": name, "address": "127.0.0.1", "ci": False, "pools": pools} for name in nodes]
-            + [{"name": name, "address": "127.0.0.1", "ci": True, "pools": {"ci": pools["ci"]}} for name in ci_nodes],
+            "kallithea_loadbalancer_app_nodes": [
+                {"name": name, "address": "127.0.0.1", "ci": name in ci_nodes, "pools": {"ci": pools["ci"]} if name in ci_nodes else pools} for name in nodes
+            ],
             "kallithea_loadbalancer_static_port": port["static"],
             "kallithea_loadbalancer_health_port": port["health"],
             "kallithea_loadbalancer_bind_addresses": ["127.0.0.1"],
@@ -280,10 +283,10 @@ class Rig:
 
 
 @contextlib.contextmanager
-def running(folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), ci_nodes: tuple[str, ...] = (), **values: Any) -> Iterator[Rig]:
+def running(folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), **values: Any) -> Iterator[Rig]:
     """Run HAProxy for the block's time."""
     os.makedirs(folder, exist_ok=True)
-    rig = Rig(folder, nodes, ci_nodes, **values)
+    rig = Rig(folder, nodes, **values)
     try:
         rig.start()
         yield rig

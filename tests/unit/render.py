@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pathlib
 from typing import Any
 
@@ -21,6 +22,8 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
 def _filters() -> dict[str, Any]:
     found: dict[str, Any] = {
         "dirname": lambda path: str(pathlib.PurePosixPath(path).parent),
+        "bool": bool,
+        "to_nice_json": lambda value: json.dumps(value, indent=4, sort_keys=True),
         "ansible.builtin.path_join": lambda parts: str(pathlib.PurePosixPath(*parts)),
     }
     for path in (ROOT / "plugins" / "filter").glob("*.py"):
@@ -59,7 +62,10 @@ def render(role: str, template: str, values: dict[str, Any]) -> str:
     for path in ("common/defaults", f"{role}/defaults", f"{role}/vars"):
         variables.update(_load(ROOT / "roles" / path / "main.yml"))
     variables.update(values)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    folder = ROOT / "roles" / role / "templates"
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True, loader=jinja2.FileSystemLoader(folder))
     environment.filters.update(_filters())
-    source = (ROOT / "roles" / role / "templates" / template).read_text(encoding="utf-8")
-    return environment.from_string(source).render(_Variables(variables).named_in(source))
+    source = (folder / template).read_text(encoding="utf-8")
+    # What is included sees the same variables.
+    named = "".join((folder / name).read_text(encoding="utf-8") for name in jinja2.meta.find_referenced_templates(environment.parse(source)) if name)
+    return environment.from_string(source).render(_Variables(variables).named_in(source + named))

@@ -30,7 +30,7 @@ POOLS = {
     "write": {"processes": 2, "port": 8083},
     "ci": {"processes": 2, "port": 8084},
 }
-NODES = [
+NODES: list[dict[str, Any]] = [
     {"name": "node1", "address": "192.0.2.11", "ci": False, "pools": POOLS},
     {"name": "node2", "address": "2001:db8::12", "ci": False, "pools": POOLS},
     {"name": "ci1", "address": "192.0.2.13", "ci": True, "pools": {"ci": {"processes": 4, "port": 8084}}},

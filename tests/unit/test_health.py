@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.machinery
 import importlib.util
 import pathlib
+import socket
+import threading
+from typing import Any
 
 import pytest
 
@@ -49,3 +53,32 @@ def test_writable_asks_more_than_ready() -> None:
 )
 def test_space(free: int, blocks: int, inodes_free: int, inodes: int, bad: bool) -> None:
     assert bool(health.space_problem(free, blocks, inodes_free, inodes, 0.05)) is bad
+
+
+class Files(http.server.BaseHTTPRequestHandler):
+    """Serves the one file that the probe asks for."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.path == "/css/style.css" and self.headers["Host"] else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def static(port: int) -> dict[str, Any]:
+    return {"static_host": "127.0.0.1", "static_port": port}
+
+
+def test_static_files_are_served() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        assert health.probe_static(static(server.server_address[1])) == ""
+        server.RequestHandlerClass = http.server.BaseHTTPRequestHandler
+        assert health.probe_static(static(server.server_address[1])) == "Apache answered 501"
+        server.shutdown()
+
+
+def test_a_frozen_apache_is_found_although_the_kernel_takes_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(TimeoutError):
+        health.probe_static(static(listener.getsockname()[1]))

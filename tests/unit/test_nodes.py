@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from ansible_collections.kallithea.cluster.plugins.filter.nodes import node_differences
+from typing import Any
 
+import pytest
+from ansible_collections.kallithea.cluster.plugins.filter.nodes import node_differences
+from render import ROOT, render
+
+POOLS = {"ui": {"processes": 3, "port": 8081}, "ci": {"processes": 2, "port": 8084}}
+APP1 = {"name": "app1", "ci": False, "pools": POOLS, "celery": 2}
+APP2 = {"name": "app2", "ci": False, "pools": {"ui": {"processes": 9, "port": 8081}, "ci": {"processes": 1, "port": 8084}}, "celery": 1}
+CI1 = {"name": "ci1", "ci": True, "pools": {"ci": {"processes": 4, "port": 8084}}, "celery": 0}
+TEMPLATES = sorted(path.name for path in (ROOT / "roles" / "app" / "templates").glob("*.j2"))
 INI = "/etc/kallithea/kallithea.ini"
 
 
@@ -31,3 +40,44 @@ def test_what_is_missing_on_one_host_differs() -> None:
 def test_a_sentence_for_each_thing() -> None:
     problems = node_differences({"app1": {INI: "a", "uid": "900"}, "app2": {INI: "b", "uid": "901"}})
     assert [problem.split(" differs")[0] for problem in problems] == [INI, "uid"]
+
+
+def rendered(template: str, host: dict[str, Any], nodes: list[dict[str, Any]]) -> str:
+    """Return a template as it is written on a host."""
+    secrets = ("cluster_id", "database_password", "database_health_password", "broker_password", "session_secret", "app_instance_uuid")
+    return render(
+        "app",
+        template,
+        {
+            "inventory_hostname": host["name"],
+            "kallithea_hostname": "scm.example.org",
+            "kallithea_secrets": dict.fromkeys(secrets, "secret"),
+            "kallithea_app_nodes": nodes,
+            "kallithea_app_database_hosts": ["192.0.2.20"],
+            "kallithea_app_broker_hosts": ["192.0.2.21"],
+            "kallithea_app_trusted_proxies": ["192.0.2.1"],
+            "kallithea_app_celery_processes": host["celery"],
+            "__kallithea_app_release_path": "/opt/kallithea/releases/one",
+            "__kallithea_app_python": "3.11",
+            "__kallithea_app_listen": [""],
+            "__kallithea_app_timer": "index",
+        },
+    )
+
+
+@pytest.mark.parametrize("template", [name for name in TEMPLATES if name not in ("hardening.j2", "job.service.j2")])
+def test_a_new_host_changes_nothing_on_the_others(template: str) -> None:
+    assert rendered(template, APP1, [APP1]) == rendered(template, APP1, [APP2, APP1, CI1])
+
+
+@pytest.mark.parametrize("template", ["kallithea.ini.j2", "dispatch.wsgi.j2", "kallithea-cli.j2", "health.json.j2", "kallithea-web.service.j2"])
+def test_what_is_the_same_on_every_host(template: str) -> None:
+    nodes = [APP1, APP2, CI1]
+    assert len({rendered(template, host, nodes) for host in nodes}) == 1
+
+
+def test_a_ci_node_has_the_pool_ci_alone() -> None:
+    text = rendered("apache.conf.j2", CI1, [APP1, CI1])
+    assert "process-group=kallithea-ci " in text
+    assert "kallithea-ui" not in text
+    assert text.count("<VirtualHost ") == 2, "static files and the pool ci"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import functools
 import http.client
 import json
 import pathlib
@@ -341,7 +342,7 @@ BOT = {"User-Agent": "jenkins"}
 
 
 def test_bots_fill_the_ci_nodes_then_the_application_nodes_then_wait(tmp_path: pathlib.Path) -> None:
-    with running(tmp_path, ("node1", "node2"), ("ci1",)) as rig, concurrent.futures.ThreadPoolExecutor(20) as threads:
+    with running(tmp_path, ("node1", "node2", "ci1")) as rig, concurrent.futures.ThreadPoolExecutor(20) as threads:
         server = rig.servers["ci"]
 
         def clones(count: int, running: dict[str, int], waiting: int = 0) -> list[concurrent.futures.Future[Any]]:
@@ -383,12 +384,6 @@ def test_bots_fill_the_ci_nodes_then_the_application_nodes_then_wait(tmp_path: p
         assert rig.counts("be_ci", "stot")["ci1"] == before["ci1"]
 
 
-def test_a_ci_node_serves_no_people() -> None:
-    nodes = [{"name": name, "address": "192.0.2.1", "ci": ci, "pools": {"ci": {"processes": 2, "port": 8084}}} for name, ci in (("node1", False), ("ci1", True))]
-    backends = filters.balancer_backends(nodes, ["lb1"], "lb1")
-    assert [server["name"] for server in backends["static"]] == ["node1"]
-
-
 def test_a_bot_known_by_its_account_goes_to_the_ci_pool_from_its_first_authenticated_request_on(rig: Rig) -> None:
     connection = http.client.HTTPSConnection("127.0.0.1", rig.https_port, timeout=15, context=rig.context)
 
@@ -401,7 +396,8 @@ def test_a_bot_known_by_its_account_goes_to_the_ci_pool_from_its_first_authentic
         ("/repo/?cmd=capabilities", {"User-Agent": "mercurial/proto-1.0", "Accept": "application/mercurial-0.1"}),
     ):
         # Without a name at first, as git and hg ask; then with it, over the same connection.
-        assert [pool(path, {**headers, **credentials}) for credentials in ({}, basic("build-bot"), basic("build-bot"), basic("jane"))] == ["scm", "ci", "ci", "scm"]
+        accounts: tuple[dict[str, str], ...] = ({}, basic("build-bot"), basic("build-bot"), basic("jane"))
+        assert [pool(path, {**headers, **account}) for account in accounts] == ["scm", "ci", "ci", "scm"]
     connection.close()
 
 
@@ -417,6 +413,9 @@ def test_pages_are_spread_as_the_manual_names_it(tmp_path: pathlib.Path, balance
             after = rig.counts("be_ui", "stot")
             return sorted(after[name] - before[name] for name in ("node1", "node2"))
 
+        def running_pages(number: int) -> bool:
+            return rig.counts("be_ui", "scur")["BACKEND"] == number
+
         if balance == "roundrobin":
             assert spread(["127.0.0.1"] * 10) == [5, 5]
         elif balance == "source":
@@ -429,7 +428,7 @@ def test_pages_are_spread_as_the_manual_names_it(tmp_path: pathlib.Path, balance
                 busy = []
                 for number in range(1, 5):
                     busy.append(threads.submit(rig.request, "GET", "/slow"))
-                    wait_for(lambda number=number: rig.counts("be_ui", "scur")["BACKEND"] == number)
+                    wait_for(functools.partial(running_pages, number))
                 assert rig.counts("be_ui", "scur") == {"node1": 2, "node2": 2, "BACKEND": 4}
                 server.release.set()
                 assert {entry.result(timeout=5).status for entry in busy} == {200}
@@ -499,7 +498,7 @@ def test_empty_lists(tmp_path: pathlib.Path) -> None:
 
 def test_two_balancers_share_the_processes(tmp_path: pathlib.Path) -> None:
     balancers = [{"name": "lb1", "address": "192.0.2.1"}, {"name": "lb2", "address": "192.0.2.2"}]
-    rig = Rig(tmp_path, ci_nodes=("ci1",), kallithea_loadbalancer_nodes=balancers)
+    rig = Rig(tmp_path, ("node1", "ci1"), kallithea_loadbalancer_nodes=balancers)
     try:
         config = rig.write().read_text(encoding="utf-8")
     finally:
