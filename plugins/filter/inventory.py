@@ -71,11 +71,15 @@ def group_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
     ]
     storage = groups.get("kallithea_storage", [])
     kind = value("kallithea_storage_kind", "local")
-    if kind == "local" and not storage:
+    runs = [*groups.get("kallithea_app", []), *groups.get("kallithea_ci", [])]
+    if kind == "local" and (len(runs) > 1 or (storage and runs and set(storage) != set(runs))):
         problems.append(
-            "The inventory group kallithea_storage is empty or missing; put the one host with the repositories into it, "
-            "or set kallithea_storage_kind: existing where all hosts mount a shared file system."
+            f"kallithea_storage_kind is local, a directory of the one host that runs the application, but the application runs on {_hosts(runs)}"
+            f"{' and the storage is on ' + _hosts(storage) if storage else ''}; mount a shared file system at "
+            f"{value('kallithea_storage_path', '/srv/kallithea')} on each application host and set kallithea_storage_kind: existing."
         )
+    elif kind == "local" and not storage:
+        problems.append("The inventory group kallithea_storage is empty or missing; put the one host with the repositories into it.")
     if kind == "existing" and storage:
         problems.append(
             f"The inventory group kallithea_storage has {_hosts(storage)}, but kallithea_storage_kind is existing, which no host serves; "

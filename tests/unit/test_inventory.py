@@ -43,9 +43,19 @@ def test_an_empty_group_is_named(tier: str) -> None:
     assert any(f"The inventory group kallithea_{tier} is empty or missing" in sentence for sentence in found["fatal"])
 
 
+ONE = {"kallithea_app": ["app1"], "kallithea_ci": []}
+
+
 def test_local_storage_needs_its_host() -> None:
-    (sentence,) = problems(None, **everywhere(kallithea_storage_kind="local"))["fatal"]
-    assert "kallithea_storage is empty" in sentence and "kallithea_storage_kind: existing" in sentence
+    (sentence,) = problems(ONE, **everywhere(kallithea_storage_kind="local"))["fatal"]
+    assert "kallithea_storage is empty" in sentence
+    assert problems({**ONE, "kallithea_storage": ["app1"]}, **everywhere(kallithea_storage_kind="local"))["all"] == []
+
+
+@pytest.mark.parametrize("groups", [{}, {"kallithea_storage": ["app1"]}, {**ONE, "kallithea_storage": ["db1"]}])
+def test_local_storage_serves_the_one_application_host(groups: dict[str, list[str]]) -> None:
+    (sentence,) = problems(groups, **everywhere(kallithea_storage_kind="local"))["all"]
+    assert "kallithea_storage_kind is local" in sentence and "set kallithea_storage_kind: existing" in sentence
 
 
 def test_existing_storage_has_no_host() -> None:
