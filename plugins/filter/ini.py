@@ -17,6 +17,7 @@ OWNED = {
     "cache_dir": "kallithea_app_data_dir",
     "index_dir": "kallithea_app_index_dir",
     "app_instance_uuid": "kallithea_secrets.app_instance_uuid",
+    "kallithea_cluster_id": "kallithea_secrets.cluster_id",
     "static_files": "nothing: Apache serves static files",
     "serve_static": "nothing: Apache serves static files",
     "canonical_url": "kallithea_app_canonical_url",

@@ -221,16 +221,6 @@ def identity_problems(name: str, state: Mapping[str, Any], cluster_id: str, iden
     return problems
 
 
-def storage_problems(kind: str, path: str) -> list[str]:
-    """Return what is wrong with the storage's variables."""
-    problems = []
-    if kind != "local":
-        problems.append(f"kallithea_storage_kind is '{kind}'; this version knows local alone, other kinds come with a later one.")
-    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", path) or {"..", "."} & set(path.split("/")):
-        problems.append(f"kallithea_storage_path is '{path}'; give an absolute path of letters, digits, dots and dashes, such as /srv/kallithea.")
-    return problems
-
-
 def system_problems(facts: Mapping[str, Any]) -> list[str]:
     """Return a sentence where the system or its Python is not one that is tested."""
     system, version = facts.get("distribution", "?"), str(facts.get("distribution_major_version", "?"))
@@ -260,6 +250,5 @@ class FilterModule:
             "port_clashes": port_clashes,
             "account_problems": account_problems,
             "identity_problems": identity_problems,
-            "storage_problems": storage_problems,
             "system_problems": system_problems,
         }

@@ -1,13 +1,19 @@
 # Copyright: The kallithea.cluster maintainers
 # GPL-3.0-or-later (see LICENSE)
-"""What a host says of itself in /proc and /sys: parsed by pure functions."""
+"""What a host says of itself in /proc and /sys, and what lies on its storage: parsed by pure functions."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
+from typing import Any
 
 LISTEN = "0A"
+# The folders that the storage role makes.
+FOLDERS = ("repositories", "data", "locks")
+NAMES_SHOWN = 10
+OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def parse_listening(lines: Iterable[str]) -> list[tuple[int, str]]:
@@ -51,3 +57,30 @@ def parse_cluster_id(text: str) -> str:
     except (ValueError, TypeError, KeyError):
         return ""
     return named if isinstance(named, str) else ""
+
+
+def parse_mount(text: str, path: str) -> dict[str, Any]:
+    """Return what is mounted at the path itself, from /proc/self/mountinfo; of several mounts one over the other the last is seen."""
+    result: dict[str, Any] = {"is_mount": False, "fstype": "", "source": "", "options": []}
+    for line in text.splitlines():
+        fields = line.split(" ")
+        if "-" not in fields[6:]:
+            continue
+        # Any number of optional fields stands before the dash.
+        rest = fields[fields.index("-", 6) + 1 :]
+        if len(rest) < 3 or unescape(fields[4]) != path:
+            continue
+        options = sorted({*fields[5].split(","), *(["ro"] if "ro" in rest[2].split(",") else [])})
+        result = {"is_mount": True, "fstype": rest[0], "source": unescape(rest[1]), "options": options}
+    return result
+
+
+def unescape(text: str) -> str:
+    """Return a path as it is: mountinfo writes blanks and the like as octal numbers."""
+    return OCTAL.sub(lambda match: chr(int(match.group(1), 8)), text)
+
+
+def summarize_entries(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return which of our folders lie on a storage, and the first names of what else; hidden names and lost+found are a file system's own."""
+    visible = sorted(name for name in names if not name.startswith(".") and name != "lost+found")
+    return {"folders": [name for name in FOLDERS if name in visible], "entries": [name for name in visible if name not in FOLDERS][:NAMES_SHOWN]}

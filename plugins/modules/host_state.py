@@ -11,7 +11,7 @@ short_description: What preflight wants to know of a host
 version_added: 0.1.0
 author: The kallithea.cluster maintainers (@kallithea-cluster)
 description:
-  - Reads memory, cores, listening ports with their programs, clock, time zone, accounts and the cluster that the host belongs to in one call,
+  - Reads memory, cores, listening ports with their programs, clock, time zone, accounts, the cluster that the host belongs to and its storage in one call,
     from C(/proc), C(/sys), C(/etc) and the name service; changes nothing.
 options:
   user:
@@ -30,8 +30,12 @@ options:
     description: File that says to which cluster the host belongs.
     type: path
     required: true
-  marker_file:
-    description: File that says to which cluster the storage belongs.
+  storage_file:
+    description: File that says of which cluster the host has used the storage.
+    type: path
+    required: true
+  storage_path:
+    description: The storage's path; its marker says to which cluster it belongs.
     type: path
     required: true
   controller_clock:
@@ -54,7 +58,8 @@ EXAMPLES = r"""
     uid: 2200
     gid: 2200
     identity_file: /etc/kallithea/cluster.json
-    marker_file: /srv/kallithea/.kallithea-cluster
+    storage_file: /etc/kallithea/storage.json
+    storage_path: /srv/kallithea
     controller_clock: "{{ now(utc=true).timestamp() }}"
 """
 
@@ -114,8 +119,54 @@ state:
           description: The cluster's identity; empty where the file is missing or damaged.
           type: str
     marker:
-      description: The same of the storage's marker.
+      description: The same of the storage's marker; what root may not read is read as the service user.
       type: dict
+    storage_identity:
+      description: The same of the file that says of which cluster the host has used the storage.
+      type: dict
+    storage:
+      description: What lies at the storage's path.
+      type: dict
+      contains:
+        path:
+          description: The path.
+          type: str
+        is_link:
+          description: Whether it is a link.
+          type: bool
+        is_mount:
+          description: Whether a file system is mounted at the path itself.
+          type: bool
+        fstype:
+          description: The file system's type; empty where none is mounted.
+          type: str
+        source:
+          description: What is mounted.
+          type: str
+        options:
+          description: The mount's options, C(ro) also where the file system as a whole is read-only.
+          type: list
+        uid:
+          description: Numeric id of the owner, -1 where nothing is there.
+          type: int
+        gid:
+          description: Numeric id of the group, -1 where nothing is there.
+          type: int
+        mode:
+          description: Permissions, octal.
+          type: str
+        readable:
+          description: Whether root or the service user may read it.
+          type: bool
+        root_may_write:
+          description: Whether root may write there.
+          type: bool
+        folders:
+          description: Which of the cluster's folders lie on it.
+          type: list
+        entries:
+          description: At most ten names of what else lies on it, hidden ones and lost+found left out.
+          type: list
 """
 
 import contextlib
@@ -124,7 +175,10 @@ import grp
 import os
 import pwd
 import socket
+import stat
 import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import (
@@ -133,14 +187,24 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
     parse_cpu_quota,
     parse_listening,
     parse_meminfo_mb,
+    parse_mount,
+    summarize_entries,
 )
+
+MARKER = ".kallithea-cluster"
+Answer = TypeVar("Answer")
+
+
+def text_of(path: str) -> str:
+    """Return a file's text; a refusal is the caller's."""
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read()
 
 
 def read(path: str) -> str:
     """Return a file's text, or nothing where it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
+        return text_of(path)
     except OSError:
         return ""
 
@@ -197,6 +261,44 @@ def cluster(path: str) -> dict[str, object]:
     return {"exists": os.path.lexists(path), "cluster_id": parse_cluster_id(read(path))}
 
 
+@contextlib.contextmanager
+def service_user(uid: int, gid: int) -> Iterator[None]:
+    """Act as the service user for a while."""
+    groups, group, user = os.getgroups(), os.getegid(), os.geteuid()
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def as_who_may(look: Callable[[], Answer], uid: int, gid: int) -> Answer | None:
+    """Return what root sees, or the service user where root may not look; nothing where neither can."""
+    with contextlib.suppress(OSError):
+        return look()
+    with contextlib.suppress(OSError), service_user(uid, gid):
+        return look()
+    return None
+
+
+def storage(path: str, uid: int, gid: int) -> tuple[dict[str, object], dict[str, object]]:
+    """Return what lies at the storage's path, and its marker."""
+    found: dict[str, object] = {"path": path, "is_link": os.path.islink(path), "uid": -1, "gid": -1, "mode": ""}
+    found.update(parse_mount(read("/proc/self/mountinfo"), path))
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        found.update(uid=status.st_uid, gid=status.st_gid, mode=f"{stat.S_IMODE(status.st_mode):04o}")
+    names = as_who_may(lambda: os.listdir(path), uid, gid)
+    found.update(readable=names is not None, root_may_write=os.access(path, os.W_OK | os.X_OK), **summarize_entries(names or []))
+    marked = MARKER in (names or [])
+    text = as_who_may(lambda: text_of(os.path.join(path, MARKER)), uid, gid) if marked else ""
+    return found, {"exists": marked, "cluster_id": parse_cluster_id(text or "")}
+
+
 def main() -> None:
     """Answer with the host's state."""
     moment = time.time()
@@ -206,11 +308,13 @@ def main() -> None:
             "uid": {"type": "int", "required": True},
             "gid": {"type": "int", "required": True},
             "identity_file": {"type": "path", "required": True},
-            "marker_file": {"type": "path", "required": True},
+            "storage_file": {"type": "path", "required": True},
+            "storage_path": {"type": "path", "required": True},
             "controller_clock": {"type": "float", "required": True},
         },
         supports_check_mode=True,
     )
+    found, marker = storage(module.params["storage_path"], module.params["uid"], module.params["gid"])
     total = parse_meminfo_mb(read("/proc/meminfo"))
     limit = read("/sys/fs/cgroup/memory.max") or read("/sys/fs/cgroup/memory/memory.limit_in_bytes")
     module.exit_json(
@@ -223,7 +327,9 @@ def main() -> None:
             "timezone": timezone(),
             "hostname": socket.gethostname(),
             "identity": cluster(module.params["identity_file"]),
-            "marker": cluster(module.params["marker_file"]),
+            "marker": marker,
+            "storage": found,
+            "storage_identity": cluster(module.params["storage_file"]),
             **accounts(module.params["user"], module.params["uid"], module.params["gid"]),
         },
     )

@@ -180,14 +180,6 @@ def test_host_or_storage_of_another_cluster(key: str, entry: dict, says: str) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "path", "count"),
-    [("local", "/srv/kallithea", 0), ("nfs", "/srv/kallithea", 1), ("local", "srv", 1), ("local", "/", 1), ("local", "/srv/../etc", 1), ("local", "/a b", 1)],
-)
-def test_storage(kind: str, path: str, count: int) -> None:
-    assert len(preflight.storage_problems(kind, path)) == count
-
-
-@pytest.mark.parametrize(
     ("system", "version", "python", "count"),
     [("Debian", "12", "3.11.2", 0), ("Debian", "13", "3.13.5", 0), ("Debian", "11", "3.9.2", 1), ("Ubuntu", "24", "3.12.3", 1), ("Debian", "12", "3.12.1", 1)],
 )

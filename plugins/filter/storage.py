@@ -1,0 +1,103 @@
+# Copyright: The kallithea.cluster maintainers
+# GPL-3.0-or-later (see LICENSE)
+"""What is wrong with the storage: each problem one sentence that says what, where and how to mend it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+KINDS = ("local", "existing")
+
+
+def storage_problems(kind: str, path: str, nodes: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """Return what is wrong with the storage's variables for the nodes that use it."""
+    problems = []
+    if kind not in KINDS:
+        problems.append(f"kallithea_storage_kind is '{kind}'; give one of {', '.join(KINDS)}.")
+    if kind == "local" and len(nodes) > 1:
+        names = ", ".join(node["name"] for node in nodes)
+        problems.append(
+            f"kallithea_storage_kind is local, a directory of one host, but {len(nodes)} hosts run the application ({names}): "
+            f"mount a shared file system at {path} on each of them and give the kind existing."
+        )
+    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", path) or {"..", "."} & set(path.split("/")):
+        problems.append(f"kallithea_storage_path is '{path}'; give an absolute path of letters, digits, dots and dashes, such as /srv/kallithea.")
+    return problems
+
+
+def mount_problems(storage: Mapping[str, Any], where: str, uid: int) -> list[str]:
+    """Return what is wrong with a shared file system that has to be mounted at the storage's path."""
+    path = storage["path"]
+    if storage["is_link"]:
+        return [f"{where} is a link; give kallithea_storage_path the path that it leads to, the same on every host."]
+    if not storage["is_mount"]:
+        return [
+            f"{where} is no mount point, but kallithea_storage_kind is existing: mount the shared file system at {path}, "
+            "or give kallithea_storage_path the path at which it is mounted."
+        ]
+    problems = []
+    if "ro" in storage["options"]:
+        problems.append(f"{where} is mounted read-only; mount it read-write.")
+    if "noexec" in storage["options"]:
+        problems.append(f"{where} is mounted with noexec, so git could run no hooks; mount it without that option.")
+    if not storage["readable"]:
+        problems.append(f"{where} can be read neither by root nor by the service user; let its top folder belong to the user {uid} on its server.")
+    return problems
+
+
+def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluster_id: str, uid: int) -> list[str]:
+    """Return what is wrong with the storage of a host; another cluster's marker is the filter identity_problems' matter."""
+    storage, marker = state["storage"], state["marker"]
+    where = f"The storage {storage['path']} of host {name}"
+    shared = kind == "existing"
+    problems = mount_problems(storage, where, uid) if shared else []
+    if problems:
+        return problems
+    if not marker["exists"] and state["storage_identity"]["cluster_id"] == cluster_id:
+        return [
+            f"{where} has no marker .kallithea-cluster, though the host has used this cluster's storage there: "
+            "its file system is not mounted or another one is; mount the right one, or restore it from a backup."
+        ]
+    if not shared:
+        return []
+    if marker["exists"]:
+        if "repositories" not in storage["folders"]:
+            problems.append(f"{where} has its marker but no folder repositories; restore it from a backup.")
+    elif storage["entries"] and not storage["folders"]:
+        some = ", ".join(storage["entries"])
+        return [f"{where} is not empty ({some}) and has no marker of a cluster: mount an empty file system there, or move away what is in it."]
+    new = not (marker["exists"] or storage["entries"] or storage["folders"])
+    if storage["uid"] != uid and not (new and storage["root_may_write"]):
+        why = "root may not change that" if new else "an owner is changed only where the storage is empty"
+        problems.append(f"{where} belongs to the user {storage['uid']}, not to the service user {uid}, and {why}: give it that owner on its server.")
+    return problems
+
+
+def storage_differences(states: Mapping[str, Mapping[str, Any]], path: str) -> list[str]:
+    """Return a sentence where the hosts do not see the same storage; a host on which nothing is mounted has a sentence of its own."""
+    groups: dict[str, list[str]] = {}
+    for name, state in states.items():
+        storage, marker = state["storage"], state["marker"]
+        if storage["is_mount"] and storage["readable"]:
+            marked = f"the marker of cluster {marker['cluster_id'][:4]}..." if marker["exists"] else "no marker"
+            groups.setdefault(f"owner {storage['uid']}:{storage['gid']}, mode {storage['mode']}, {marked}", []).append(
+                f"{name} ({storage['fstype']} {storage['source']})"
+            )
+    if len(groups) < 2:
+        return []
+    seen = "; ".join(f"{what} on {', '.join(names)}" for what, names in groups.items())
+    return [f"The storage {path} is not the same everywhere: {seen}; mount the same file system on every host."]
+
+
+class FilterModule:
+    """Filters of the collection."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {
+            "storage_problems": storage_problems,
+            "storage_host_problems": storage_host_problems,
+            "storage_differences": storage_differences,
+        }
