@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import grp
+import hashlib
 import json
 import os
 import pathlib
@@ -44,6 +45,7 @@ def test_folder_and_file_are_made_once(run: Run, tmp_path: pathlib.Path) -> None
     again = run(*entries)
     assert again["changed"] is False
     assert list(again["modified"]) == [str(tmp_path / "a/b/c")]
+    assert again["checksums"] == {str(tmp_path / "a/b/c"): hashlib.sha256(b"text\n").hexdigest()}
 
 
 def test_check_mode_changes_nothing(run: Run, tmp_path: pathlib.Path) -> None:
