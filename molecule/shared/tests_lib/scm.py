@@ -62,9 +62,9 @@ class Client:
         names = [name for name in (settings.hostname, settings.ci_hostname) if name]
         auth = "".join(f"{name.replace('.', '_')}.{key} = {value}\n" for name in names for key, value in
                        (("prefix", name), ("schemes", "https"), ("username", "admin"), ("password", password)))  # fmt: skip
-        # Past the balancer, straight to the pools.
+        # Past the balancer, straight to the pools. A colon in a prefix would make the part before it a scheme.
         auth += "".join(f"{host}.{key} = {value}\n" for host in settings.host_pools for key, value in
-                        (("prefix", f"{settings.addresses[host]}:"), ("schemes", "http"), ("username", "admin"), ("password", password)))  # fmt: skip
+                        (("prefix", settings.addresses[host]), ("schemes", "http"), ("username", "admin"), ("password", password)))  # fmt: skip
         machine.write(f"{HOME}/hgrc", f"[ui]\nusername = Tester\n[auth]\n{auth}[web]\ncacerts = {HOME}/ca.crt\n")
         machine.write(f"{HOME}/curl-right", f'user = "admin:{password}"\n')
         machine.write(f"{HOME}/curl-wrong", 'user = "admin:this-is-not-it"\n')
