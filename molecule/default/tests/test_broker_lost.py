@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 
 import faults
@@ -69,11 +68,7 @@ def test_broker_lost(fault: str, machines: dict[str, Machine], settings: Setting
         for one in asked:
             assert one.seconds < REFUSAL_SECONDS, f"{one.name} was answered after {one.seconds:.1f} s (the aim is 10 s, the limit {REFUSAL_SECONDS:.0f} s)"
             assert "Traceback" not in one.refusal and "<html" not in one.refusal.lower(), one.refusal[:500]
-        refused = [one for one in asked if one.refusal]
-        # A frozen broker's kernel may still take a message from a process that has a connection: that repository has to be made afterwards.
-        assert refused if fault == "frozen" else len(refused) == ASKED, f"the API accepted what it cannot do: {asked}"
-        for one in refused:
-            assert len(one.refusal.split()) > 2, f"no sentence but {one.refusal!r}"
+            assert len(one.refusal.split()) > 2, f"no sentence but {one.refusal!r}: the API accepted what it cannot do"
     numbers = count()
 
     def makes_one() -> bool:
@@ -84,8 +79,8 @@ def test_broker_lost(fault: str, machines: dict[str, Machine], settings: Setting
         return True
 
     wait_until("a repository made again", makes_one, HEAL_SECONDS, 1.0)
-    for one in asked:
-        if one.refusal:
-            assert not site.repository_is_there(one.name), f"{one.name} was refused ({one.refusal}) and made all the same"
-        else:
-            wait_until(f"{one.name} made, since it was accepted", partial(site.repository_is_there, one.name), HEAL_SECONDS, 1.0)
+    # What a frozen broker's kernel had taken already is done afterwards; then it has to be whole.
+    late = [name for name in names if site.repository_is_there(name)]
+    assert not late or fault == "frozen", f"refused and made all the same: {late}"
+    for name in late:
+        client.run(f"git ls-remote {client.url(name)}")

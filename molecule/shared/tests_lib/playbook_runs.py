@@ -98,6 +98,15 @@ class Run:
         dumps = [words for words in DUMPS if words in self.output]
         assert not dumps, f"{messages[0]}\nwith {', '.join(dumps)}"
 
+    def check_sentences(self, sentences: Iterable[str]) -> None:
+        """Fail where it did not say each of these sentences, and each once, whichever hosts failed with it."""
+        assert self.status != 0, "the playbook did not refuse it"
+        said = " ".join(dict.fromkeys(self.messages))
+        times = {sentence: len(re.findall(sentence, said)) for sentence in sentences}
+        assert set(times.values()) == {1}, f"said {times} times in: {said}\n{self.end}"
+        dumps = [words for words in DUMPS if words in self.output]
+        assert not dumps, f"{said}\nwith {', '.join(dumps)}"
+
     def check_success(self, host: str) -> None:
         """Fail where it did not end well, or without the host."""
         assert self.status == 0, f"{self.messages}\n{self.end}"
