@@ -40,6 +40,5 @@ def test_application_and_ci_host_lost_at_once(
         servers = {request["server"] for request in log}
         assert not servers & {application.name, ci.name}, f"{servers} served although {application.name} and {ci.name} were {fault}"
         assert {request["backend"] for request in log if request["who"] == "bot"} == {"be_ci"}, "bots took people's processes"
-    users.look(PAGES)
+    users.look(8)
     users.push(f"{application.name}-back")
-    users.clone_as_bot(f"{application.name}-back")
