@@ -111,7 +111,7 @@ def test_bad_input_of_several_hosts(
     case: dict[str, Any], cluster: dict[str, Machine], settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Every case of bad_input.yml: several mistakes in one inventory, since each run takes long."""
-    bench = Bench(settings, tmp_path, monkeypatch, dict(case.get("variables", {})), {host: dict(own) for host, own in case.get("hosts", {}).items()})
+    bench = Bench(settings, tmp_path, monkeypatch, dict(case.get("variables", {})), {host: dict(own) for host, own in case.get("host_variables", {}).items()})
     for name in case.get("prepare", []):
         PREPARATIONS[name](bench)
     inventories = playbook_runs.copy_inventories(tmp_path)
