@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterator
+
 import pytest
 from ansible_collections.kallithea.cluster.plugins.module_utils import host_state
+from ansible_collections.kallithea.cluster.plugins.modules import host_state as module
 
 
 def test_listening_sockets_only() -> None:
@@ -33,3 +39,87 @@ def test_cpu_quota(text: str, cores: float) -> None:
 )
 def test_a_damaged_identity_names_no_cluster(text: str, cluster: str) -> None:
     assert host_state.parse_cluster_id(text) == cluster
+
+
+MOUNTS = r"""
+21 28 0:20 / /proc rw,nosuid,noexec - proc proc rw
+30 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+41 30 254:1 /var/lib/docker/volumes/share/_data /srv/kallithea rw,relatime master:1 shared:7 - ext4 /dev/vda1 rw,discard
+42 30 0:51 / /srv/nfs rw,noexec,relatime - nfs4 files.example.org:/kallithea\040data rw,vers=4.2
+43 30 0:52 / /srv/frozen rw - nfs4 files:/k ro
+44 30 0:53 / /srv/with\040blank ro - tmpfs tmpfs rw
+45 41 0:54 / /srv/nfs rw - tmpfs upper rw
+damaged
+46 41 0:54 / /srv/short rw -
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "mount"),
+    [
+        ("/srv", None),
+        ("/srv/kallithea/repositories", None),
+        ("/srv/short", None),
+        ("/srv/kallithea", ("ext4", "/dev/vda1", ["relatime", "rw"])),
+        ("/srv/nfs", ("tmpfs", "upper", ["rw"])),
+        ("/srv/frozen", ("nfs4", "files:/k", ["ro", "rw"])),
+        ("/srv/with blank", ("tmpfs", "tmpfs", ["ro"])),
+    ],
+)
+def test_what_is_mounted_at_a_path(path: str, mount: tuple[str, str, list[str]] | None) -> None:
+    found = host_state.parse_mount(MOUNTS, path)
+    assert found["is_mount"] == (mount is not None)
+    assert (found["fstype"], found["source"], found["options"]) == (mount or ("", "", []))
+
+
+def test_options_and_blanks_of_a_mount() -> None:
+    found = host_state.parse_mount("\n".join(line for line in MOUNTS.splitlines() if "upper" not in line), "/srv/nfs")
+    assert found["options"] == ["noexec", "relatime", "rw"]
+    assert found["source"] == "files.example.org:/kallithea data"
+
+
+def test_what_lies_on_a_storage() -> None:
+    names = ["lost+found", ".snapshot", ".kallithea-cluster", "locks", "repositories", *[f"other{number:02}" for number in range(20)]]
+    found = host_state.summarize_entries(names)
+    assert found == {"folders": ["repositories", "locks"], "entries": [f"other{number:02}" for number in range(10)]}
+
+
+def test_a_storage_is_looked_at(tmp_path: pathlib.Path) -> None:
+    tmp_path.chmod(0o750)
+    (tmp_path / "data").mkdir()
+    (tmp_path / ".kallithea-cluster").write_text(json.dumps({"cluster_id": "abc"}))
+    found, marker = module.storage(str(tmp_path), 2200, 2200)
+    assert marker == {"exists": True, "cluster_id": "abc"}
+    assert (found["uid"], found["mode"], found["readable"], found["root_may_write"]) == (tmp_path.stat().st_uid, "0750", True, True)
+    assert (found["is_mount"], found["is_link"], found["folders"], found["entries"]) == (False, False, ["data"], [])
+
+
+def test_a_storage_that_is_not_there(tmp_path: pathlib.Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    found, marker = module.storage(str(link), 2200, 2200)
+    assert marker == {"exists": False, "cluster_id": ""}
+    assert (found["uid"], found["mode"], found["readable"], found["is_link"]) == (-1, "", False, True)
+
+
+def test_what_root_may_not_see_the_service_user_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    acting: list[int] = []
+
+    @contextlib.contextmanager
+    def service_user(uid: int, gid: int) -> Iterator[None]:
+        acting.append(uid)
+        yield
+        acting.pop()
+
+    def squashed() -> str:
+        if not acting:
+            raise PermissionError
+        return "seen"
+
+    def closed() -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(module, "service_user", service_user)
+    assert module.as_who_may(squashed, 2200, 2200) == "seen"
+    assert module.as_who_may(lambda: "root", 2200, 2200) == "root"
+    assert module.as_who_may(closed, 2200, 2200) is None

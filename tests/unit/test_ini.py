@@ -100,7 +100,7 @@ def test_rendered_ini(sessions: str) -> None:
     text = environment.from_string((ROLE / "templates" / "kallithea.ini.j2").read_text(encoding="utf-8")).render(
         kallithea_app_mail={"from": "K <k@example.org>", "server": "mail", "tls": True},
         kallithea_app_mail_password="a%b",
-        kallithea_secrets={"app_instance_uuid": "u" * 32, "session_secret": "s" * 48},
+        kallithea_secrets={"app_instance_uuid": "u" * 32, "cluster_id": "c" * 32, "session_secret": "s" * 48},
         kallithea_app_canonical_url="https://scm.example.org",
         kallithea_app_data_dir="/srv/kallithea/data",
         kallithea_app_index_dir="/srv/kallithea/data/index",
@@ -122,6 +122,7 @@ def test_rendered_ini(sessions: str) -> None:
     assert parser.get("app:main", "smtp_password") == "a%b"
     assert parser.get("app:main", "celery.broker_url") == "amqp://u:p@h:5672/%2F"
     assert parser.get("app:main", "instance_id") == "50%"
+    assert parser.get("app:main", "kallithea_cluster_id") == "c" * 32
     assert parser.get("app:main", "session.secure") == "true"
     assert parser.get("app:main", "session.type") == ("ext:database" if sessions == "database" else "file")
     assert parser.get("app:main", "smtp_use_tls") == "true"

@@ -1,0 +1,269 @@
+"""The storage: sentences, the guards of the application's scripts, and the check that a rescan makes."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import pathlib
+import pwd
+import re
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ansible_collections.kallithea.cluster.plugins.filter import storage
+from render import render
+
+FILES = pathlib.Path(__file__).parents[2] / "roles" / "app" / "files"
+NODES = [{"name": "app1", "address": "192.0.2.1"}, {"name": "ci1", "address": "192.0.2.2"}]
+UID = 2200
+OURS = {"exists": True, "cluster_id": "ours"}
+NONE = {"exists": False, "cluster_id": ""}
+SHARE = {
+    "path": "/srv/kallithea",
+    "is_link": False,
+    "is_mount": True,
+    "fstype": "nfs4",
+    "source": "files:/k",
+    "options": ["relatime", "rw"],
+    "uid": UID,
+    "gid": UID,
+    "mode": "0750",
+    "readable": True,
+    "root_may_write": True,
+    "folders": ["repositories", "data", "locks"],
+    "entries": [],
+}
+EMPTY = {**SHARE, "uid": 0, "gid": 0, "mode": "0755", "folders": []}
+
+
+def state(share: dict[str, Any], marker: dict[str, Any] = NONE, before: dict[str, Any] = NONE) -> dict[str, Any]:
+    """Return what a host says."""
+    return {"storage": share, "marker": marker, "storage_identity": before}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "nodes", "says"),
+    [
+        ("local", "/srv/kallithea", [], ""),
+        ("local", "/srv/kallithea", NODES[:1], ""),
+        ("existing", "/srv/kallithea", NODES, ""),
+        ("nfs", "/srv/kallithea", NODES, "kallithea_storage_kind is 'nfs'; give one of local, existing."),
+        ("local", "/srv/kallithea", NODES, "but 2 hosts run the application (app1, ci1): mount a shared file system at /srv/kallithea"),
+        ("local", "srv", [], "kallithea_storage_path is 'srv'; give an absolute path"),
+        ("existing", "/", NODES, "give an absolute path"),
+        ("local", "/srv/../etc", [], "give an absolute path"),
+        ("local", "/a b", [], "give an absolute path"),
+    ],
+)
+def test_variables(kind: str, path: str, nodes: list[dict], says: str) -> None:
+    problems = storage.storage_problems(kind, path, nodes)
+    assert len(problems) == bool(says)
+    assert says in " ".join(problems)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        state(SHARE, OURS, OURS),
+        # The first run, with and without a root that may write, and one that was interrupted.
+        state(EMPTY),
+        state({**SHARE, "folders": [], "root_may_write": False}),
+        state({**SHARE, "folders": ["data"]}),
+        # Repositories that wait to be taken in.
+        state({**SHARE, "folders": ["repositories"], "entries": ["notes"]}),
+        # A host that used another cluster's storage once and was given up by it.
+        state(EMPTY, NONE, {"exists": True, "cluster_id": "theirs"}),
+    ],
+)
+def test_a_good_share(good: dict[str, Any]) -> None:
+    assert storage.storage_host_problems("app1", good, "existing", "ours", UID) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (
+            state({**SHARE, "is_mount": False}, OURS),
+            "is no mount point, but kallithea_storage_kind is existing: mount the shared file system at /srv/kallithea",
+        ),
+        (state({**SHARE, "is_mount": False, "uid": -1, "readable": False}), "is no mount point"),
+        (state({**SHARE, "is_link": True}, OURS), "is a link; give kallithea_storage_path the path that it leads to"),
+        (state({**SHARE, "options": ["ro"]}, OURS), "is mounted read-only; mount it read-write."),
+        (state({**SHARE, "options": ["noexec", "rw"]}, OURS), "is mounted with noexec, so git could run no hooks"),
+        (state({**SHARE, "uid": 0, "readable": False}), "can be read neither by root nor by the service user; let its top folder belong to the user 2200"),
+        (state(EMPTY, NONE, OURS), "has no marker .kallithea-cluster, though the host has used this cluster's storage there"),
+        (state({**SHARE, "folders": []}, OURS), "has its marker but no folder repositories"),
+        (state({**EMPTY, "entries": ["films", "music"]}), "is not empty (films, music) and has no marker of a cluster"),
+        (state({**EMPTY, "root_may_write": False}), "belongs to the user 0, not to the service user 2200, and root may not change that"),
+        (state({**SHARE, "uid": 0}), "belongs to the user 0, not to the service user 2200, and an owner is changed only where the storage is empty"),
+        (state({**SHARE, "uid": 7}, OURS), "belongs to the user 7, not to the service user 2200, and an owner is changed only"),
+    ],
+)
+def test_a_bad_share(bad: dict[str, Any], says: str) -> None:
+    (problem,) = storage.storage_host_problems("app1", bad, "existing", "ours", UID)
+    assert problem.startswith("The storage /srv/kallithea of host app1 ")
+    assert says in problem
+
+
+def test_a_local_storage_is_asked_for_its_marker_alone() -> None:
+    folder = {**EMPTY, "is_mount": False, "entries": ["films"], "readable": False}
+    assert storage.storage_host_problems("app1", state(folder), "local", "ours", UID) == []
+    (problem,) = storage.storage_host_problems("app1", state(folder, NONE, OURS), "local", "ours", UID)
+    assert "has no marker" in problem
+
+
+def test_all_hosts_see_the_same() -> None:
+    hosts = {"app1": state(SHARE, OURS), "app2": state({**SHARE, "source": "other-name:/k"}, OURS), "db1": state({**EMPTY, "is_mount": False})}
+    assert storage.storage_differences(hosts, "/srv/kallithea") == []
+    assert storage.storage_differences({}, "/srv/kallithea") == []
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (state({**SHARE, "uid": 7}, OURS), "owner 7:2200, mode 0750, the marker of cluster ours... on ci1 (nfs4 files:/k)"),
+        (state({**SHARE, "mode": "0755"}, OURS), "owner 2200:2200, mode 0755, the marker of cluster ours... on ci1 (nfs4 files:/k)"),
+        (state(SHARE, {"exists": True, "cluster_id": "theirs"}), "the marker of cluster thei... on ci1 (nfs4 files:/k)"),
+        (state({**SHARE, "fstype": "ext4", "source": "/dev/vdb"}), "no marker on ci1 (ext4 /dev/vdb)"),
+    ],
+)
+def test_a_host_that_sees_another_storage(other: dict[str, Any], says: str) -> None:
+    hosts = {"app1": state(SHARE, OURS), "app2": state(SHARE, OURS), "ci1": other}
+    (problem,) = storage.storage_differences(hosts, "/srv/kallithea")
+    assert problem.startswith("The storage /srv/kallithea is not the same everywhere: owner 2200:2200, mode 0750, the marker of cluster ours... on app1 (")
+    assert says in problem
+    assert problem.endswith("; mount the same file system on every host.")
+
+
+class Cursor:
+    """The repositories that a database knows."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def __enter__(self) -> Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def execute(self, _: str) -> None:
+        return None
+
+    def fetchall(self) -> list[tuple[str]]:
+        return [(name,) for name in self.names]
+
+
+@pytest.fixture
+def db_create(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Load the script without what only a release has."""
+    for name in ("psycopg2", "kallithea_database"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    loader = importlib.machinery.SourceFileLoader("kallithea_db_create", str(FILES / "kallithea-db-create"))
+    spec = importlib.util.spec_from_loader("kallithea_db_create", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("marker", "known", "says"),
+    [
+        ({"cluster_id": "ours"}, ["lost", "group/there"], ""),
+        ({"cluster_id": "ours"}, [], ""),
+        (None, [], "The database k is complete but the storage {} lacks its marker .kallithea-cluster"),
+        ({"cluster_id": "theirs"}, [], "the storage {} belongs to another cluster, or its marker {}/.kallithea-cluster cannot be read"),
+        ({"another": "key"}, [], "belongs to another cluster"),
+        ([], [], "belongs to another cluster"),
+        ({"cluster_id": "ours"}, ["a", "b"], "The database k knows 2 repositories but the storage {} holds none of them"),
+    ],
+)
+def test_a_complete_database_wants_its_storage(db_create: types.ModuleType, tmp_path: pathlib.Path, marker: Any, known: list[str], says: str) -> None:
+    (tmp_path / "repositories" / "group" / "there").mkdir(parents=True)
+    if marker is not None:
+        (tmp_path / ".kallithea-cluster").write_text(json.dumps(marker))
+    connection = types.SimpleNamespace(cursor=lambda: Cursor(known))
+    root = str(tmp_path / "repositories")
+    if not says:
+        db_create.check_storage(connection, "k", root, "ours")
+        return
+    with pytest.raises(db_create.Refused, match=re.escape(says.replace("{}", str(tmp_path)))):
+        db_create.check_storage(connection, "k", root, "ours")
+
+
+@pytest.fixture
+def folder() -> Iterator[pathlib.Path]:
+    """Make a folder that the service user may enter too."""
+    with tempfile.TemporaryDirectory() as name:
+        pathlib.Path(name).chmod(0o755)
+        yield pathlib.Path(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "marker", "status"),
+    [
+        ("repo-scan", {"cluster_id": "ours"}, 0),
+        ("repo-scan", {"cluster_id": "theirs"}, 1),
+        ("repo-purge-deleted", None, 1),
+        ("index-create", None, 1),
+        ("db-upgrade", None, 0),
+    ],
+)
+def test_the_command_line_scans_this_clusters_storage_only(folder: pathlib.Path, command: str, marker: dict | None, status: int) -> None:
+    user = "daemon" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    values = {
+        "kallithea_user": user,
+        "kallithea_storage_path": str(folder),
+        "__kallithea_app_home": str(folder),
+        "__kallithea_app_config": str(folder),
+        "__kallithea_app_current": str(folder),
+    }
+    (folder / "bin").mkdir()
+    (folder / "bin" / "kallithea-cli").write_text('#!/bin/sh\necho "$@"\n')
+    (folder / "bin" / "kallithea-cli").chmod(0o755)
+    (folder / "cluster.json").write_text(json.dumps({"cluster_id": "ours"}))
+    if marker is not None:
+        (folder / ".kallithea-cluster").write_text(json.dumps(marker))
+    script = folder / "wrapper"
+    script.write_text(render("app", "kallithea-cli.j2", values))
+    script.chmod(0o755)
+    done = subprocess.run([script, command, "--remove-missing"], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done
+    if status == 0:
+        assert done.stdout.split() == [command, "-c", "/etc/kallithea/kallithea.ini", "--remove-missing"]
+    else:
+        assert f"The shared storage {folder} is not mounted or is another cluster's" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("marker", "good"), [('{"cluster_id": "ours"}', True), ('{"cluster_id": "theirs"}', False), ("{", False), ("[]", False), (None, False)]
+)
+def test_a_rescan_wants_this_clusters_storage(tmp_path: pathlib.Path, marker: str | None, good: bool) -> None:
+    patch = (FILES / "patches" / "safety-06-foreign-storage.patch").read_text(encoding="utf-8")
+    added = "\n".join(line[1:] for line in patch.splitlines() if line.startswith("+") and not line.startswith("+++"))
+    function = re.search(r"^def check_storage.*?(?=^def |^    if remove_obsolete)", added, re.MULTILINE | re.DOTALL)
+    assert function
+    names: dict[str, Any] = {
+        "os": os,
+        "json": json,
+        "kallithea": types.SimpleNamespace(CONFIG={"kallithea_cluster_id": "ours"}),
+        "ForeignStorageError": type("ForeignStorageError", (Exception,), {}),
+    }
+    exec(function.group(0), names)
+    (tmp_path / "repositories").mkdir()
+    if marker is not None:
+        (tmp_path / ".kallithea-cluster").write_text(marker)
+    if good:
+        names["check_storage"](str(tmp_path / "repositories"))
+        return
+    with pytest.raises(names["ForeignStorageError"], match="is not mounted or is not the one of this cluster"):
+        names["check_storage"](str(tmp_path / "repositories"))
