@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.kallithea.cluster.plugins.filter.storage import storage_differences
 from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, node_address, tier_node
 
 Variables = Mapping[str, Any]
@@ -195,7 +196,7 @@ def connection_problems(budget: int, memory_mb: int, host: str) -> list[str]:
     ]
 
 
-def all_problems(inventory: Sequence[str], hosts: Iterable[str], hostvars: Mapping[str, Variables], app_hosts: Iterable[str]) -> list[str]:
+def all_problems(inventory: Sequence[str], hosts: Iterable[str], hostvars: Mapping[str, Variables], app_hosts: Sequence[str]) -> list[str]:
     """Return the sentences about the inventory, about each host that was asked and about what differs between them, each once."""
     asked = {name: hostvars[name] for name in hosts}
     known = {
@@ -206,8 +207,9 @@ def all_problems(inventory: Sequence[str], hosts: Iterable[str], hostvars: Mappi
         }
         for name, variables in asked.items()
     }
+    storages = {name: known[name]["state"] for name in app_hosts if name in known}
     said = [sentence for variables in asked.values() for sentence in variables["__kallithea_preflight_problems"]]
-    return list(dict.fromkeys([*inventory, *said, *host_differences(known, list(app_hosts))]))
+    return list(dict.fromkeys([*inventory, *said, *host_differences(known, app_hosts), *storage_differences(storages)]))
 
 
 class FilterModule:

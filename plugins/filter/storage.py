@@ -75,7 +75,7 @@ def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluste
     return problems
 
 
-def storage_differences(states: Mapping[str, Mapping[str, Any]], path: str) -> list[str]:
+def storage_differences(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence where the hosts do not see the same storage; a host on which nothing is mounted has a sentence of its own."""
     groups: dict[str, list[str]] = {}
     for name, state in states.items():
@@ -87,6 +87,7 @@ def storage_differences(states: Mapping[str, Mapping[str, Any]], path: str) -> l
             )
     if len(groups) < 2:
         return []
+    path = next(iter(states.values()))["storage"]["path"]
     seen = "; ".join(f"{what} on {', '.join(names)}" for what, names in groups.items())
     return [f"The storage {path} is not the same everywhere: {seen}; mount the same file system on every host."]
 
@@ -99,5 +100,4 @@ class FilterModule:
         return {
             "storage_problems": storage_problems,
             "storage_host_problems": storage_host_problems,
-            "storage_differences": storage_differences,
         }

@@ -142,7 +142,9 @@ def test_more_connections_than_memory() -> None:
 def host(release: str, *sentences: str) -> dict[str, Any]:
     """Return the variables of a host that was asked."""
     return {
-        "__kallithea_common_host": {"state": {"timezone": "Etc/UTC", "hostname": f"host-{release}"}},
+        "__kallithea_common_host": {
+            "state": {"timezone": "Etc/UTC", "hostname": f"host-{release}", "storage": {"path": "/srv", "is_mount": False}, "marker": {}}
+        },
         "ansible_facts": {"distribution_major_version": release, "architecture": "x86_64"},
         "__kallithea_preflight_problems": list(sentences),
     }

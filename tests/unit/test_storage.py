@@ -121,8 +121,8 @@ def test_a_local_storage_is_asked_for_its_marker_alone() -> None:
 
 def test_all_hosts_see_the_same() -> None:
     hosts = {"app1": state(SHARE, OURS), "app2": state({**SHARE, "source": "other-name:/k"}, OURS), "db1": state({**EMPTY, "is_mount": False})}
-    assert storage.storage_differences(hosts, "/srv/kallithea") == []
-    assert storage.storage_differences({}, "/srv/kallithea") == []
+    assert storage.storage_differences(hosts) == []
+    assert storage.storage_differences({}) == []
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_all_hosts_see_the_same() -> None:
 )
 def test_a_host_that_sees_another_storage(other: dict[str, Any], says: str) -> None:
     hosts = {"app1": state(SHARE, OURS), "app2": state(SHARE, OURS), "ci1": other}
-    (problem,) = storage.storage_differences(hosts, "/srv/kallithea")
+    (problem,) = storage.storage_differences(hosts)
     assert problem.startswith("The storage /srv/kallithea is not the same everywhere: owner 2200:2200, mode 0750, the marker of cluster ours... on app1 (")
     assert says in problem
     assert problem.endswith("; mount the same file system on every host.")
