@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -37,6 +39,10 @@ OWNED = {
     "celery.worker_concurrency": "kallithea_app_celery_processes",
     "celery.task_default_queue": "kallithea_app_broker_vhost",
     "celery.worker_enable_remote_control": "nothing: it makes queues that the broker is about to drop",
+    "celery.broker_use_ssl": "kallithea_app_broker_tls",
+    "celery.broker_connection_timeout": "nothing: a page must not wait long for the broker",
+    "celery.broker_transport_options": "nothing: a page must not wait long for the broker",
+    "celery.task_publish_retry_policy": "nothing: a page must not wait long for the broker",
     "celery.broker_connection_retry_on_startup": "nothing: workers always wait for the broker",
     "celery.worker_prefetch_multiplier": "nothing: a worker takes one task at a time",
     "beaker.cache.data_dir": "kallithea_app_beaker_data_dir",
@@ -118,7 +124,7 @@ def ini_lines(settings: Mapping[str, Any]) -> str:
     return "\n".join(f"{key} = {ini_value(settings[key])}" for key in sorted(settings))
 
 
-def database_url(hosts: Sequence[str], port: int, name: str, user: str, password: str, sslmode: str) -> str:
+def database_url(hosts: Sequence[str], port: int, name: str, user: str, password: str, sslmode: str, ca_file: str = "") -> str:
     """Return SQLAlchemy's URL of a PostgreSQL database: one directory of a socket, or the servers of which one takes writes."""
     if not hosts:
         raise AnsibleFilterError("kallithea_app_database_hosts is empty; name the database's address, or /var/run/postgresql for the local socket.")
@@ -126,6 +132,7 @@ def database_url(hosts: Sequence[str], port: int, name: str, user: str, password
     if not hosts[0].startswith("/"):
         # A database host that has vanished is noticed in about a minute, not in the two hours of the kernel.
         options += [f"sslmode={sslmode}", "keepalives_idle=30", "keepalives_interval=10", "keepalives_count=3"]
+        options += [f"sslrootcert={quote(ca_file)}"] if ca_file else []
     if len(hosts) > 1:
         options.append("target_session_attrs=read-write")
     return f"postgresql://{user}:{password}@/{name}?{'&'.join(options)}"
@@ -136,6 +143,14 @@ def broker_url(hosts: Sequence[str], port: int, vhost: str, user: str, password:
     if not hosts:
         raise AnsibleFilterError("kallithea_app_broker_hosts is empty; name the broker's address.")
     return ";".join(f"amqp://{user}:{password}@{f'[{host}]' if ':' in host else host}:{port}/{quote(vhost, safe='')}" for host in hosts)
+
+
+def broker_ssl(ca_file: str) -> str:
+    """Return Celery's broker_use_ssl as JSON: the certificate is required, and checked for the name in the broker's URL (null says so)."""
+    settings: dict[str, Any] = {"cert_reqs": int(ssl.CERT_REQUIRED), "server_hostname": None}
+    if ca_file:
+        settings["ca_certs"] = ca_file
+    return json.dumps(settings)
 
 
 class FilterModule:
@@ -149,4 +164,5 @@ class FilterModule:
             "ini_lines": ini_lines,
             "database_url": database_url,
             "broker_url": broker_url,
+            "broker_ssl": broker_ssl,
         }

@@ -46,18 +46,20 @@ def with_missing_secrets(known: Mapping[str, Any] | None) -> dict[str, str]:
     return result
 
 
-def bad_secrets(known: Any) -> list[str]:
+def bad_secrets(known: Any, given: Mapping[str, Any] | None = None) -> list[str]:
     """Return one sentence for each secret that Kallithea cannot take; the values are never part of it."""
     if not isinstance(known, Mapping):
         return ["kallithea_secrets is not a dictionary of names and values."]
+    given = given or {}
     problems = []
     for name, value in known.items():
+        variable = "kallithea_given_secrets" if name in given else "kallithea_secrets"
         if name not in LENGTHS:
-            problems.append(f"kallithea_secrets has the unknown key '{name}'; remove it, the known ones are {', '.join(LENGTHS)}.")
+            problems.append(f"{variable} has the unknown key '{name}'; remove it, the known ones are {', '.join(LENGTHS)}.")
         elif not isinstance(value, str) or not ALLOWED.fullmatch(value):
-            problems.append(f"kallithea_secrets.{name} holds a character that Kallithea cannot take; use letters and digits only, in quotes.")
+            problems.append(f"{variable}.{name} holds a character that Kallithea cannot take; use letters and digits only, in quotes.")
         elif len(value) < 8:
-            problems.append(f"kallithea_secrets.{name} is shorter than 8 characters; give a longer one.")
+            problems.append(f"{variable}.{name} is shorter than 8 characters; give a longer one.")
     if not problems and len(str(known.get("admin_api_key", "x" * 40))) != 40:
         problems.append("kallithea_secrets.admin_api_key must have 40 characters, as Kallithea's own keys have.")
     return problems

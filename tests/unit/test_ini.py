@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import json
 import pathlib
+import ssl
 from typing import Any
 
 import jinja2
@@ -82,6 +84,9 @@ def test_database_urls() -> None:
     url = ini.database_url(["192.0.2.1", "2001:db8::1"], 5433, "k", "u", "p", "require")
     assert "host=192.0.2.1,2001:db8::1&port=5433,5433" in url
     assert "sslmode=require" in url and "target_session_attrs=read-write" in url
+    assert "sslrootcert" not in url
+    assert "&sslmode=verify-full&" in (url := ini.database_url(["db"], 5432, "k", "u", "p", "verify-full", "/etc/kallithea/database-ca.crt"))
+    assert url.endswith("&sslrootcert=/etc/kallithea/database-ca.crt")
     with pytest.raises(AnsibleFilterError, match="kallithea_app_database_hosts is empty"):
         ini.database_url([], 5432, "k", "u", "p", "prefer")
 
@@ -90,6 +95,11 @@ def test_broker_urls() -> None:
     assert ini.broker_url(["192.0.2.1", "2001:db8::1"], 5672, "/", "u", "p") == ("amqp://u:p@192.0.2.1:5672/%2F;amqp://u:p@[2001:db8::1]:5672/%2F")
     with pytest.raises(AnsibleFilterError, match="kallithea_app_broker_hosts is empty"):
         ini.broker_url([], 5672, "k", "u", "p")
+
+
+def test_broker_ssl() -> None:
+    assert json.loads(ini.broker_ssl("")) == {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
+    assert json.loads(ini.broker_ssl("/etc/kallithea/broker-ca.crt"))["ca_certs"] == "/etc/kallithea/broker-ca.crt"
 
 
 @pytest.mark.parametrize("sessions", ["files", "database"])
@@ -101,6 +111,8 @@ def test_rendered_ini(sessions: str) -> None:
         kallithea_app_mail={"from": "K <k@example.org>", "server": "mail", "tls": True},
         kallithea_app_mail_password="a%b",
         kallithea_secrets={"app_instance_uuid": "u" * 32, "cluster_id": "c" * 32, "session_secret": "s" * 48},
+        kallithea_app_broker_tls=sessions == "files",
+        kallithea_app_broker_ca_file="/etc/kallithea/100%.crt",
         kallithea_app_canonical_url="https://scm.example.org",
         kallithea_app_data_dir="/srv/kallithea/data",
         kallithea_app_index_dir="/srv/kallithea/data/index",
@@ -121,6 +133,11 @@ def test_rendered_ini(sessions: str) -> None:
     parser = read_back(text)
     assert parser.get("app:main", "smtp_password") == "a%b"
     assert parser.get("app:main", "celery.broker_url") == "amqp://u:p@h:5672/%2F"
+    assert json.loads(parser.get("app:main", "celery.broker_transport_options")) == {"confirm_publish": True}
+    assert json.loads(parser.get("app:main", "celery.task_publish_retry_policy"))["max_retries"] == 1
+    assert parser.has_option("app:main", "celery.broker_use_ssl") == (sessions == "files")
+    if sessions == "files":
+        assert json.loads(parser.get("app:main", "celery.broker_use_ssl"))["ca_certs"] == "/etc/kallithea/100%.crt"
     assert parser.get("app:main", "instance_id") == "50%"
     assert parser.get("app:main", "kallithea_cluster_id") == "c" * 32
     assert parser.get("app:main", "session.secure") == "true"

@@ -28,6 +28,12 @@ def test_a_secret_that_kallithea_cannot_take_is_named_but_not_printed(value: obj
     assert str(value) not in problems[0].replace("shorter", "")
 
 
+def test_a_given_secret_is_named_as_the_user_gave_it() -> None:
+    known = {**with_missing_secrets(None), "broker_password": "with%percent", "databse": "abcdefgh"}
+    problems = bad_secrets(known, {"broker_password": "with%percent", "databse": "abcdefgh"})
+    assert [problem.split(" ")[0] for problem in problems] == ["kallithea_given_secrets.broker_password", "kallithea_given_secrets"]
+
+
 def test_unknown_key_and_wrong_key_length() -> None:
     assert "unknown key 'databse'" in bad_secrets({"databse": "abcdefgh"})[0]
     assert "40 characters" in bad_secrets({**with_missing_secrets(None), "admin_api_key": "abcdefgh1"})[0]
