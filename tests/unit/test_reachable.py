@@ -123,12 +123,14 @@ def login(**more: Any) -> dict[str, Any]:
 
 def ask_database(port: int, ca: str = "", sslmode: str = "require", hosts: tuple[str, ...] = ("localhost",), **more: Any) -> list[str]:
     wanted = {"hosts": hosts, "port": port, "sslmode": sslmode, "ca": ca, "name": "d", "logins": [login(**more)]}
-    return reachable.problems(reachable.ask_postgresql, wanted)
+    found: list[str] = reachable.problems(reachable.ask_postgresql, wanted)
+    return found
 
 
 def ask_broker(port: int, ca: str = "", tls: bool = False) -> list[str]:
     wanted = {"hosts": ["localhost"], "port": port, "tls": tls, "ca": ca, "vhost": "k", "logins": [login(secret="broker_password")]}
-    return reachable.problems(reachable.ask_broker, wanted)
+    found: list[str] = reachable.problems(reachable.ask_broker, wanted)
+    return found
 
 
 def test_scram_as_the_rfc_has_it() -> None:
