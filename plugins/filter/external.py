@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 
 def ca_problem(variable: str, path: str) -> list[str]:
     """Return a sentence where a CA's file cannot be used."""
-    if not os.path.isabs(path):
-        return [f"{variable} is '{path}', which is no absolute path; name the file on the controller in full, such as {{{{ inventory_dir }}}}/ca.crt."]
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:

@@ -131,7 +131,7 @@ def test_file_that_lacks_a_secret_of_a_living_cluster_stops(copy: Copy) -> None:
     copy.refuses(
         "preflight",
         rf"The secrets file {path} lacks {TAKEN_OUT}, but node1 belongs to a living cluster that uses them: "
-        r"put them back from a copy of the file; new ones are never made over a living cluster\.",
+        r"put them back from a copy of the file or into kallithea_given_secrets; new ones are never made over a living cluster\.",
     )
     assert copy.secrets_file.read_text() == before
 
