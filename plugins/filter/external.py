@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -45,19 +45,9 @@ def external_problems(settings: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def external_group_problems(topology: Mapping[str, Sequence[Mapping[str, Any]]], hosts: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a sentence where a tier has hosts of the inventory and external ones."""
-    return [
-        f"The group kallithea_{tier} has hosts ({', '.join(node['name'] for node in topology[tier])}), but kallithea_{tier}_hosts names external ones "
-        f"({', '.join(given)}); empty the one or the other."
-        for tier, given in hosts.items()
-        if given and topology.get(tier)
-    ]
-
-
 class FilterModule:
     """Filters of the collection."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"external_problems": external_problems, "external_group_problems": external_group_problems}
+        return {"external_problems": external_problems}

@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from ansible_collections.kallithea.cluster.plugins.filter.external import external_group_problems, external_problems
+from ansible_collections.kallithea.cluster.plugins.filter.external import external_problems
 
 NOTHING: dict[str, Any] = {
     "database_hosts": [],
@@ -51,10 +51,3 @@ def test_a_ca_has_to_be_one(tmp_path: pathlib.Path) -> None:
     assert external_problems(settings) == []
     (problem,) = external_problems({**settings, "broker_tls": False})
     assert "kallithea_broker_tls is false" in problem
-
-
-def test_a_tier_is_here_or_there() -> None:
-    topology = {"database": [{"name": "db1", "address": "192.0.2.1"}], "broker": []}
-    (problem,) = external_group_problems(topology, {"database": ["db.example.org"], "broker": ["mq.example.org"]})
-    assert "kallithea_database has hosts (db1)" in problem and "(db.example.org)" in problem
-    assert external_group_problems(topology, {"database": [], "broker": []}) == []
