@@ -25,6 +25,8 @@ import yaml
 
 DEFAULT_ACTIONS = ("check", "converge", "idempotence", "check", "verify")
 SECRET_FILE = "secrets/secrets.yml"
+# Where a scenario has secrets that somebody else has made: their readable copy.
+GIVEN_FILE = "secrets/given.yml"
 # Stands in files and answers on purpose: it names the cluster and opens nothing.
 PUBLIC_KEYS = frozenset({"cluster_id"})
 SHORTEST_SECRET = 8
@@ -142,6 +144,12 @@ def read_secrets(path: Path) -> dict[str, str]:
     if not secrets:
         raise GuardError(f"{path} holds no secret.")
     return secrets
+
+
+def scenario_secrets(state: Path) -> dict[str, str]:
+    """Read all secrets of the scenario."""
+    given = state / GIVEN_FILE
+    return read_secrets(state / SECRET_FILE) | (read_secrets(given) if given.exists() else {})
 
 
 def problems(text: str, settings: Settings, secrets: Mapping[str, str]) -> list[str]:
@@ -267,12 +275,12 @@ def run(scenario: str, root: Path, state: Path, log_path: Path, keep: bool) -> i
                 progress,
             )
             if code == 0:
-                found = problems(log_path.read_text(), settings, read_secrets(state / SECRET_FILE))
+                found = problems(log_path.read_text(), settings, scenario_secrets(state))
             else:
                 found = [f"molecule ended with {code}"]
                 secrets = state / SECRET_FILE
                 if secrets.exists():
-                    found += [f"the output shows the secret {key}" for key in leaks(log_path.read_text(), read_secrets(secrets))]
+                    found += [f"the output shows the secret {key}" for key in leaks(log_path.read_text(), scenario_secrets(state))]
         except GuardError as error:
             found = [str(error)]
         finally:

@@ -1,0 +1,109 @@
+"""What all tests of this scenario share: its hosts, the passwords that came from outside, a person as client, the site, and the journals where a test fails."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import settings as cluster_settings
+import yaml
+from machines import Machine, wait_until
+from scm import HOME, Client
+from settings import Settings
+from web import ApiError, Site
+
+SCENARIO = Path(__file__).resolve().parents[1]
+cluster_settings.use(SCENARIO / "inventory/hosts.yml")
+
+UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "haproxy")
+JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
+CLIENT_COMMANDS = ("git", "hg", "curl", "python3")
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    """Return what the inventory says."""
+    return cluster_settings.load()
+
+
+@pytest.fixture(scope="session")
+def state_folder(settings: Settings) -> Path:
+    """Return the controller's folder with everything that the scenario keeps."""
+    return settings.ca_file.parents[2]
+
+
+@pytest.fixture(scope="session")
+def given(state_folder: Path) -> dict[str, str]:
+    """Return the passwords that the owners of database and broker have made."""
+    found: dict[str, str] = yaml.safe_load((state_folder / "secrets/given.yml").read_text())
+    return found
+
+
+@pytest.fixture(scope="session")
+def machines(settings: Settings) -> dict[str, Machine]:
+    """Return all test hosts by their names."""
+    return {name: Machine(name, container) for name, container in settings.machines.items()}
+
+
+@pytest.fixture(scope="session")
+def app(machines: dict[str, Machine]) -> Machine:
+    """Return the application's host."""
+    return machines["app1"]
+
+
+@pytest.fixture(scope="session")
+def client(machines: dict[str, Machine], settings: Settings) -> Iterator[Client]:
+    """Return a person's git and hg."""
+    machine = machines["client"]
+    for command in CLIENT_COMMANDS:
+        assert machine.host.exists(command), f"{command} is missing on {machine.name}: prepare.yml has to install it"
+    yield Client(machine, settings)
+    machine.run(f"rm -rf {HOME}")
+
+
+@pytest.fixture(scope="session")
+def site(settings: Settings) -> Site:
+    """Return a browser on the controller in which the administrator is logged in."""
+    site = Site(settings)
+    site.login()
+    return site
+
+
+@pytest.fixture(scope="session")
+def make_repository(site: Site) -> Iterator[Callable[[str, str], str]]:
+    """Return a function that makes a repository and tells its name; all of them are removed at the end."""
+    word = "test-" + secrets.token_hex(4)
+    made: list[str] = []
+
+    def make(kind: str, purpose: str) -> str:
+        name = f"{word}-{purpose}"
+        made.append(name)
+        site.create_repository(name, kind)
+        return name
+
+    yield make
+    for name in made:
+        try:
+            site.call("delete_repo", repoid=name)
+        except ApiError as error:
+            assert "does not exist" in str(error), error
+
+
+@pytest.fixture(autouse=True)
+def _healthy_afterwards(request: pytest.FixtureRequest, app: Machine) -> Iterator[None]:
+    """See that a test leaves the site working."""
+    yield
+    wait_until(f"the units active again after {request.node.name}", lambda: app.try_run(f"systemctl is-active --quiet {' '.join(UNITS)}").status == 0, 20)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Print the journals of the application's host where a test fails."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("app")
+    if report.failed and isinstance(machine, Machine):
+        report.sections.append((f"journals of {machine.name}", machine.try_run(JOURNAL).output))
+    return report
