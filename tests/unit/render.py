@@ -21,6 +21,7 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
 
 def _filters() -> dict[str, Any]:
     found: dict[str, Any] = {
+        "combine": lambda first, *others: {key: value for part in (first, *others) for key, value in part.items()},
         "dirname": lambda path: str(pathlib.PurePosixPath(path).parent),
         "bool": bool,
         "to_nice_json": lambda value: json.dumps(value, indent=4, sort_keys=True),
