@@ -102,6 +102,14 @@ def test_the_clusters_name_is_no_secret(tmp_path: pathlib.Path) -> None:
     assert guard.read_secrets(file) == {"admin_password": "Zq8vB3nM5kL7pXwT"}
 
 
+def test_secrets_that_somebody_else_has_made_are_searched_for_too(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / guard.SECRET_FILE).write_text("kallithea_secrets: {admin_password: Zq8vB3nM5kL7pXwT}", encoding="utf-8")
+    assert set(guard.scenario_secrets(tmp_path)) == {"admin_password"}
+    (tmp_path / guard.GIVEN_FILE).write_text("broker_password: a1b2c3d4e5f6g7h8i9", encoding="utf-8")
+    assert set(guard.scenario_secrets(tmp_path)) == {"admin_password", "broker_password"}
+
+
 @pytest.mark.parametrize("text", [None, "$ANSIBLE_VAULT;1.1;AES256\n6162\n", "- a\n", "cluster_id: abcdefghijkl\n"])
 def test_secrets_that_cannot_be_searched_for_are_an_error(tmp_path: pathlib.Path, text: str | None) -> None:
     file = tmp_path / "secrets.yml"
