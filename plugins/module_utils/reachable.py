@@ -224,7 +224,7 @@ def amqp_login(stream: Stream, vhost: str, user: str, password: str) -> None:
     def expect(numbers: tuple[int, int]) -> bytes:
         found, arguments = read_amqp(stream)
         if found == (10, 50):
-            raise ValueError(arguments[3 : 3 + arguments[2]].decode(errors="replace"))
+            raise ValueError(arguments[3 : 3 + arguments[2]].decode(errors="replace").rstrip("."))
         if found != numbers:
             raise Stranger
         return arguments
