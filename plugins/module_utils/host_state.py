@@ -50,6 +50,16 @@ def parse_cpu_quota(text: str, cores: int) -> float:
     return min(float(cores), int(fields[0]) / int(fields[1]))
 
 
+def parse_packages(text: str) -> list[str]:
+    """Return the names of the installed packages in dpkg's status file."""
+    names = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line.startswith(("Package: ", "Status: ")))
+        if fields.get("Status", "").endswith(" ok installed"):
+            names.append(fields["Package"])
+    return sorted(set(names))
+
+
 def parse_cluster_id(text: str) -> str:
     """Return the cluster that an identity file or a storage's marker names, or nothing where it is damaged."""
     try:

@@ -87,6 +87,10 @@ state:
     hostname:
       description: The name that the host gives itself.
       type: str
+    packages:
+      description: Names of the installed Debian packages.
+      type: list
+      elements: str
     uid_owner:
       description: Name of the user that has the numeric id, empty if nobody.
       type: str
@@ -187,6 +191,7 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
     parse_cpu_quota,
     parse_listening,
     parse_meminfo_mb,
+    parse_packages,
     parse_mount,
     summarize_entries,
 )
@@ -326,6 +331,7 @@ def main() -> None:
             "clock_ahead": moment - module.params["controller_clock"],
             "timezone": timezone(),
             "hostname": socket.gethostname(),
+            "packages": parse_packages(read("/var/lib/dpkg/status")),
             "identity": cluster(module.params["identity_file"]),
             "marker": marker,
             "storage": found,

@@ -21,6 +21,14 @@ def test_listening_sockets_only() -> None:
     assert host_state.parse_listening(lines) == [(8080, "4711")]
 
 
+def test_installed_packages_only() -> None:
+    text = (
+        "Package: git\nStatus: install ok installed\nVersion: 1\n\nPackage: haproxy\nStatus: deinstall ok config-files\n\n"
+        "Package: curl\nEssential: yes\nStatus: hold ok installed\nDescription: a\n b\n\n"
+    )
+    assert host_state.parse_packages(text) == ["curl", "git"]
+
+
 def test_memory_and_cgroup() -> None:
     assert host_state.parse_meminfo_mb("MemTotal:        2048000 kB\nMemFree: 1 kB\n") == 2000
     assert host_state.parse_cgroup_limit_mb("max", 2000) == 2000
