@@ -191,8 +191,8 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
     parse_cpu_quota,
     parse_listening,
     parse_meminfo_mb,
-    parse_packages,
     parse_mount,
+    parse_packages,
     summarize_entries,
 )
 
