@@ -48,7 +48,7 @@ CONNECTION_MB = 5
 
 
 def _hosts(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+    return ", ".join(sorted(set(names)))
 
 
 def _first(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], variable: str, default: Any) -> Any:
@@ -149,10 +149,9 @@ def alike_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
 def inventory_problems(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], default_pools: Mapping[str, Any], default_celery: int
 ) -> dict[str, list[str]]:
-    """Return all that is wrong with the inventory: fatal is what lets no host be asked, all is everything."""
-    groups_wrong = group_problems(groups, hostvars)
-    fatal = shape_problems(groups, hostvars, default_pools, default_celery) + [problem for problem in groups_wrong if "is empty or missing" in problem]
-    return {"fatal": fatal, "all": list(dict.fromkeys([*fatal, *groups_wrong, *alike_problems(groups, hostvars)]))}
+    """Return all that is wrong with the inventory: fatal is what leaves open which host does what, so that none is asked; all is everything."""
+    fatal = shape_problems(groups, hostvars, default_pools, default_celery) + group_problems(groups, hostvars)
+    return {"fatal": fatal, "all": [*fatal, *alike_problems(groups, hostvars)]}
 
 
 def host_differences(hosts: Mapping[str, Mapping[str, Any]], app_hosts: Iterable[str]) -> list[str]:

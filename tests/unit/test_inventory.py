@@ -100,7 +100,7 @@ def test_numbers_and_paths_have_to_be_alike() -> None:
 
 def test_all_is_said_at_once() -> None:
     found = problems({"kallithea_ci": ["app2"], "kallithea_broker": []}, app2={"kallithea_uid": 2300, "kallithea_address": "192.0.2.3"})
-    assert len(found["fatal"]) == 1
+    assert len(found["fatal"]) == 2
     assert len(found["all"]) == 4
 
 
