@@ -29,6 +29,7 @@ from typing import Any
 
 GROUP = "kallithea-verify"
 STEP_SECONDS = 60
+SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 class StepFailed(Exception):
@@ -107,6 +108,9 @@ class Client:
         if settings["ca"]:
             (folder / "ca.pem").write_text(settings["ca"])
             hgrc += f"[web]\ncacerts = {folder / 'ca.pem'}\n"
+        elif os.path.exists(SYSTEM_AUTHORITIES):
+            # The release's Mercurial would trust the authorities that its Python packages bring, and not those that the host was given.
+            hgrc += f"[web]\ncacerts = {SYSTEM_AUTHORITIES}\n"
         (folder / "hgrc").write_text(hgrc)
         self.environment = {
             "PATH": os.environ["PATH"],
