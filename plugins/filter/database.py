@@ -13,13 +13,18 @@ from typing import Any
 ITERATIONS = 4096
 
 
+def _number(value: Any) -> int:
+    """Return a number; what is none has a sentence of its own in the application's preflight."""
+    return int(value) if str(value).isdigit() else 0
+
+
 def connection_budget(nodes: Sequence[Mapping[str, Any]], spare_nodes: int, margin: int, running: int = 0) -> int:
     """Return max_connections: each process of a pool takes up to two (one in use, one of a push's hook), each Celery process one.
 
     A spare node counts like the largest one that is there. A number that the server runs with stays while it covers the nodes,
     since another one needs a restart.
     """
-    each = [sum(2 * int(pool["processes"]) for pool in node["pools"].values()) + int(node["celery"]) + 1 for node in nodes]
+    each = [sum(2 * _number(pool.get("processes")) for pool in node["pools"].values()) + int(node["celery"]) + 1 for node in nodes]
     least = sum(each) + margin
     return running if running >= least else least + spare_nodes * max(each, default=0)
 

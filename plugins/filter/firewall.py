@@ -78,7 +78,7 @@ def firewall_rules(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
 def firewall_problems(choice: str, name: str, answer: str) -> list[str]:
     """Return a sentence where the choice is none, or the kernel took no table of ours; the answer is nftables' own."""
     if choice not in ("managed", "external"):
-        return [f"kallithea_firewall of host {name} is '{choice}'; give managed, or external where something else guards the ports."]
+        return [f"kallithea_firewall is '{choice}'; give managed, or external where something else guards the ports."]
     if answer.strip():
         said = answer.strip().splitlines()[0]
         return [

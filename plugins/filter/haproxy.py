@@ -99,7 +99,7 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
     for node in settings["app_nodes"]:
         for pool, entry in node["pools"].items():
             # Fewer than one is the application's own problem.
-            if 1 <= int(entry.get("processes", 0)) < balancers:
+            if str(entry.get("processes")).isdigit() and 1 <= int(entry["processes"]) < balancers:
                 problems.append(
                     f"pool {pool} of {node['name']} has {entry['processes']} processes for {balancers} load balancers: "
                     f"give kallithea_app_pools.{pool}.processes at least {balancers} there."

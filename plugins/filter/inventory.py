@@ -88,6 +88,8 @@ def group_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
         )
     for tier, what in (("database", "a PostgreSQL"), ("broker", "a RabbitMQ")):
         members, external = groups.get(f"kallithea_{tier}", []), value(f"kallithea_{tier}_hosts", [])
+        if isinstance(external, str):
+            problems.append(f"kallithea_{tier}_hosts is the text '{external}'; give a list, such as [{external or 'name.example.org'}].")
         if not members and not external:
             problems.append(
                 f"The inventory group kallithea_{tier} is empty or missing; put at least one host into it, "

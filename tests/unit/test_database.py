@@ -22,6 +22,10 @@ def test_connection_budget(nodes: list, spare: int, expected: int) -> None:
     assert connection_budget(nodes, spare, 20) == expected
 
 
+def test_processes_that_are_no_number_are_somebody_elses_sentence() -> None:
+    assert connection_budget([{"pools": {"ui": {"processes": "two"}, "ci": {}}, "celery": 2}], 0, 20) == 23
+
+
 def test_a_node_within_the_reserve_leaves_the_running_number() -> None:
     running = connection_budget([NODE, NODE], 1, 20)
     assert connection_budget([NODE, NODE, NODE], 1, 20, running) == running

@@ -94,7 +94,7 @@ def test_sources_are_sorted_by_family_and_overlap_nowhere() -> None:
 def test_problems_are_one_sentence() -> None:
     assert firewall_problems("managed", "a", "") == []
     assert firewall_problems("external", "a", "") == []
-    assert "kallithea_firewall of host a is 'off'; give managed" in firewall_problems("off", "a", "")[0]
+    assert "kallithea_firewall is 'off'; give managed" in firewall_problems("off", "a", "")[0]
     [problem] = firewall_problems("managed", "a", "Error: Could not process rule: Address family not supported by protocol\ntable inet x\n^^^\n")
     assert "(Error: Could not process rule: Address family not supported by protocol)" in problem
     assert "kallithea_firewall: external" in problem

@@ -71,6 +71,11 @@ def test_external_needs_no_group_and_takes_none_beside_it(tier: str, host: str) 
     assert f"kallithea_{tier} has {host}" in sentence and f"kallithea_{tier}_hosts" in sentence
 
 
+def test_external_hosts_are_a_list() -> None:
+    (sentence,) = problems({"kallithea_database": []}, **everywhere(kallithea_database_hosts="pg.example.org"))["fatal"]
+    assert sentence == "kallithea_database_hosts is the text 'pg.example.org'; give a list, such as [pg.example.org]."
+
+
 def test_two_databases_are_too_many() -> None:
     (sentence,) = problems({"kallithea_database": ["db1", "mq1"]})["all"]
     assert "db1, mq1" in sentence
