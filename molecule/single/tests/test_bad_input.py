@@ -44,14 +44,23 @@ class Bench:
     inventories: Sequence[Path] = field(default_factory=inventories)
 
 
-@contextmanager
-def empty_group(bench: Bench) -> Iterator[None]:
-    """Copy the inventory and take every host out of a mandatory group."""
+def empty(bench: Bench, group: str) -> AbstractContextManager[None]:
+    """Copy the inventory and take every host out of a group."""
     bench.inventories = playbook_runs.copy_inventories(bench.folder)
     inventory = yaml.safe_load(bench.inventories[0].read_text())
-    inventory["all"]["children"]["kallithea_broker"]["hosts"] = {}
+    inventory["all"]["children"][group]["hosts"] = {}
     bench.inventories[0].write_text(yaml.safe_dump(inventory))
-    yield
+    return nullcontext()
+
+
+def no_broker(bench: Bench) -> AbstractContextManager[None]:
+    """Leave a mandatory group empty."""
+    return empty(bench, "kallithea_broker")
+
+
+def no_storage_host(bench: Bench) -> AbstractContextManager[None]:
+    """Let no host serve the storage, as with a file system that is mounted already."""
+    return empty(bench, "kallithea_storage")
 
 
 @contextmanager
@@ -169,7 +178,8 @@ def certificate_of_another_name(bench: Bench) -> Iterator[None]:
 PREPARATIONS: dict[str, Callable[[Bench], AbstractContextManager[None]]] = {
     function.__name__: function
     for function in (
-        empty_group,
+        no_broker,
+        no_storage_host,
         listener,
         bad_secret,
         ubuntu,
