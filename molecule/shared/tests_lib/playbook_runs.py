@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import settings as cluster_settings
 import yaml
@@ -21,7 +21,10 @@ from machines import Machine
 from settings import Settings
 
 RUN_SECONDS = 120
+# A run of a playbook keeps one core busy, and the tests have two.
+RUNS_AT_ONCE = 2
 PUBLIC_SECRETS = {"cluster_id"}
+Key = TypeVar("Key", bound=Hashable)
 FAILURE = re.compile(r"^(?:fatal|failed): \[(?P<host>[^\]]+)\][^{]*?(?:\(item=.*\) )?=> (?P<result>\{.*\})$", re.MULTILINE)
 UNREACHABLE = re.compile(r"^fatal: \[[^\]]+\]: UNREACHABLE!", re.MULTILINE)
 RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s", re.MULTILINE)
@@ -91,14 +94,25 @@ class Run:
         assert not shown, f"the output shows the secrets {', '.join(shown)}"
         assert not any(self.changed.values()), f"changed {self.changed}"
 
-    def check_refusal(self, sentence: str) -> None:
-        """Fail where it did not end with this sentence alone."""
+    def check_refusal(self, *sentences: str) -> None:
+        """Fail where it did not end with one message, and that with these sentences alone, each once."""
         assert self.status != 0, "the playbook did not refuse it"
         messages = self.messages
         assert len(messages) == 1, f"{len(messages)} messages instead of one: {messages}\n{self.end}"
-        assert re.fullmatch(sentence, messages[0]), messages[0]
+        rest = messages[0]
+        for sentence in sentences:
+            rest, count = re.subn(sentence, "", rest)
+            assert count == 1, f"{count} times instead of once: {sentence}\nin: {messages[0]}"
+        assert not rest.strip(), f"said besides: {rest.strip()}"
         dumps = [words for words in DUMPS if words in self.output]
         assert not dumps, f"{messages[0]}\nwith {', '.join(dumps)}"
+
+    def check_sentence(self, sentence: str) -> None:
+        """Fail where it did not say this once, whatever else it said."""
+        assert self.status != 0, "the playbook did not refuse it"
+        said = " ".join(self.messages)
+        count = sum(1 for _ in re.finditer(sentence, said))
+        assert count == 1, f"{count} times instead of once: {sentence}\nin: {said}\n{self.end}"
 
     def check_sentences(self, sentences: Iterable[str]) -> None:
         """Fail where it did not say each of these, or said a sentence twice: what concerns several hosts is said once."""
@@ -145,13 +159,14 @@ def run(
     inventories: Sequence[Path] = (),
     variables: Mapping[str, Any] | None = None,
     folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
     seconds: float = RUN_SECONDS,
 ) -> Run:
     """Run a playbook of the collection, with extra variables from a file in the folder, without a terminal that could be asked."""
     inventories = inventories or cluster_settings.inventories()
-    environment = {name: value for name, value in os.environ.items() if name not in {"ANSIBLE_FORCE_COLOR", "ANSIBLE_VAULT_PASSWORD_FILE"}}
+    kept = {name: value for name, value in os.environ.items() if name not in {"ANSIBLE_FORCE_COLOR", "ANSIBLE_VAULT_PASSWORD_FILE"}}
     # The output that a user sees, each result on one line.
-    environment |= {
+    kept |= {
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
@@ -164,10 +179,17 @@ def run(
         file.touch(mode=0o600)
         file.write_text(json.dumps(variables))
         command.append(f"--extra-vars=@{file}")
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
+    done = subprocess.run(command, env={**kept, **(environment or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
     output = f"{done.stdout}\n{done.stderr}"
     assert not UNREACHABLE.search(output), "a host was not reached"
     return Run(done.returncode, output)
+
+
+def run_all(runs: Mapping[Key, Callable[[], Run]]) -> dict[Key, Run]:
+    """Make runs that change nothing, some of them at the same time."""
+    with ThreadPoolExecutor(RUNS_AT_ONCE) as executor:
+        started = {key: executor.submit(run) for key, run in runs.items()}
+        return {key: run.result() for key, run in started.items()}
 
 
 def copy_inventories(target: Path) -> tuple[Path, ...]:

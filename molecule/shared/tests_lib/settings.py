@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,9 @@ class Settings:
         return list(dict.fromkeys(host for tier in TIERS for host in self.groups[tier]))
 
 
-def ansible(command: str, *arguments: str) -> Any:
+def ansible(command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Any:
     """Run one of Ansible's commands on the inventories and return its JSON."""
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"}
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal", **(environment or {})}
     options = [f"--inventory={path}" for path in inventories()]
     done = subprocess.run([command, *options, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr or done.stdout}"

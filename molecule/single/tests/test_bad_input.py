@@ -1,12 +1,13 @@
-"""Bad input ends a playbook with one sentence that says what, where and how to mend it, before anything has changed."""
+"""Bad input ends a playbook with a sentence for each mistake that says what, where and how to mend it, before anything has changed."""
 
 from __future__ import annotations
 
 import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from machines import Machine, wait_until
+from playbook_runs import Run
 from settings import Settings, ansible, inventories
 
-CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())
+CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())}
+MISTAKES = [(run, mistake) for run, case in CASES.items() for mistake in case["says"]]
 PORT = 18080
 LISTENER = f"""
 import socket, time
 with socket.create_server(("127.0.0.1", {PORT})):
-    time.sleep(60)
+    time.sleep(300)
 """
 STORAGE = "/srv/test-foreign-storage"
 DATABASE, STRANGER = "test_foreign", "test_stranger"
@@ -34,13 +37,14 @@ PSQL = "cd / && runuser -u postgres -- psql -X -q -v ON_ERROR_STOP=1"
 
 @dataclass
 class Bench:
-    """What a case's preparation works on, and what it adds to the run."""
+    """What a run's preparations work on, and what they add to it."""
 
     node: Machine
     settings: Settings
     folder: Path
     variables: dict[str, Any] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    environment: dict[str, str] = field(default_factory=dict)
     inventories: Sequence[Path] = field(default_factory=inventories)
 
 
@@ -67,7 +71,7 @@ def no_storage_host(bench: Bench) -> AbstractContextManager[None]:
 def listener(bench: Bench) -> Iterator[None]:
     """Listen on the host's port, as another program would."""
     bench.node.write("/run/test-listener.py", LISTENER)
-    bench.node.start("test-listener", "exec python3 /run/test-listener.py", 60)
+    bench.node.start("test-listener", "exec python3 /run/test-listener.py", 300)
     try:
         wait_until("the listener", lambda: bench.node.try_run(f"bash -c '</dev/tcp/127.0.0.1/{PORT}'").status == 0, 10)
         bench.variables["kallithea_app_static_port"] = PORT
@@ -90,14 +94,12 @@ def bad_secret(bench: Bench) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def facts(bench: Bench, **known: str) -> Iterator[None]:
+def facts(bench: Bench, **known: str) -> AbstractContextManager[None]:
     """Let Ansible know the host from a fact cache: there is no other system among the test hosts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANSIBLE_CACHE_PLUGIN", "ansible.builtin.jsonfile")
-        patch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(bench.folder / "facts"))
-        ansible("ansible", bench.settings.node, "--module-name=ansible.builtin.set_fact", f"--args={json.dumps({**known, 'cacheable': True})}")
-        yield
+    bench.environment = {"ANSIBLE_CACHE_PLUGIN": "ansible.builtin.jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(bench.folder / "facts")}
+    arguments = json.dumps({**known, "cacheable": True})
+    ansible("ansible", bench.settings.node, "--module-name=ansible.builtin.set_fact", f"--args={arguments}", environment=bench.environment)
+    return nullcontext()
 
 
 def ubuntu(bench: Bench) -> AbstractContextManager[None]:
@@ -192,13 +194,34 @@ PREPARATIONS: dict[str, Callable[[Bench], AbstractContextManager[None]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"].replace(" ", "-"))
-def test_bad_input_is_refused_with_one_sentence(case: dict[str, Any], node: Machine, settings: Settings, tmp_path: Path) -> None:
-    """Every case of bad_input.yml."""
-    bench = Bench(node, settings, tmp_path, dict(case.get("variables", {})))
-    prepared = PREPARATIONS[case["prepare"]](bench) if "prepare" in case else nullcontext()
-    with prepared, playbook_runs.unchanged(node, settings):
-        run = playbook_runs.run(case["playbook"], inventories=bench.inventories, variables=bench.variables, folder=tmp_path)
-        # The secrets first, since a failure prints what was said.
-        run.check(settings.secrets | bench.secrets)
-        run.check_refusal(case["says"])
+def begin(case: dict[str, Any], bench: Bench) -> Run:
+    """Run the playbook of a case; no secret may be seen."""
+    run = playbook_runs.run(case["playbook"], inventories=bench.inventories, variables=bench.variables, folder=bench.folder, environment=bench.environment)
+    run.check(bench.settings.secrets | bench.secrets)
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(node: Machine, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Make all runs of bad_input.yml; nothing may change."""
+    with ExitStack() as stack:
+        ready = {}
+        for name, case in CASES.items():
+            bench = Bench(node, settings, tmp_path_factory.mktemp("bad_input"), dict(case.get("variables", {})))
+            for preparation in case.get("prepare", []):
+                stack.enter_context(PREPARATIONS[preparation](bench))
+            ready[name] = partial(begin, case, bench)
+        with playbook_runs.unchanged(node, settings):
+            return playbook_runs.run_all(ready)
+
+
+@pytest.mark.parametrize("run", CASES, ids=lambda run: run.replace(" ", "-"))
+def test_bad_input_is_refused_in_one_message(runs: dict[str, Run], run: str) -> None:
+    """Each run ends with the sentences of its mistakes and no other words."""
+    runs[run].check_refusal(*CASES[run]["says"].values())
+
+
+@pytest.mark.parametrize(("run", "mistake"), MISTAKES, ids=[mistake.replace(" ", "-") for _, mistake in MISTAKES])
+def test_mistake_has_its_sentence(runs: dict[str, Run], run: str, mistake: str) -> None:
+    """Whatever else is wrong, each mistake is named, once."""
+    runs[run].check_sentence(CASES[run]["says"][mistake])
