@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,31 @@ from settings import Settings
 TAKEN_OUT = "broker_password"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Copy:
-    """A copy of the inventories whose secrets lie where a user's do: beside hosts.yml."""
+    """A copy of the inventories whose secrets lie where a user's do, beside hosts.yml; and how a playbook is run on it."""
 
     folder: Path
     inventories: tuple[Path, ...]
-    node: Machine
     settings: Settings
+    arguments: list[str] = field(default_factory=list)
+    # Not in any failure's text.
+    variables: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def secrets_file(self) -> Path:
         """Return the secrets file's path, the default one."""
         return self.inventories[0].parent / ".kallithea/secrets.yml"
+
+    @property
+    def path(self) -> str:
+        """Return that path as a regular expression."""
+        return re.escape(str(self.secrets_file))
+
+    @property
+    def too_few(self) -> dict[str, str]:
+        """Return the secrets without one of them."""
+        return {key: value for key, value in self.settings.secrets.items() if key != TAKEN_OUT}
 
     def write(self, secrets: Mapping[str, str]) -> None:
         """Write the secrets file as the collection writes it."""
@@ -51,108 +64,160 @@ class Copy:
         assert self.secrets_file.read_text().startswith("$ANSIBLE_VAULT;")
         return password
 
-    def run(self, playbook: str, *arguments: str, variables: Mapping[str, Any] | None = None) -> Run:
-        """Run a playbook on the copy; nothing may change, and no secret may be seen."""
-        with playbook_runs.unchanged(self.node, self.settings, *(path.parent for path in self.inventories)):
-            run = playbook_runs.run(playbook, *arguments, inventories=self.inventories, variables=variables, folder=self.folder)
+    def run(self, playbook: str) -> Run:
+        """Run a playbook on the copy; no secret may be seen."""
+        run = playbook_runs.run(playbook, *self.arguments, inventories=self.inventories, variables=self.variables, folder=self.folder)
         run.check(self.settings.secrets)
         return run
 
-    def works(self, playbook: str, *arguments: str, variables: Mapping[str, Any] | None = None) -> None:
-        """Run a playbook that has to end well."""
-        self.run(playbook, *arguments, variables=variables).check_success(self.settings.node)
 
-    def refuses(self, playbook: str, sentence: str, *arguments: str, variables: Mapping[str, Any] | None = None) -> None:
-        """Run a playbook that has to end with the sentence."""
-        self.run(playbook, *arguments, variables=variables).check_refusal(sentence)
+def missing(copy: Copy) -> None:
+    """Take the file away."""
+    copy.secrets_file.unlink()
 
 
-@pytest.fixture
-def copy(node: Machine, settings: Settings, tmp_path: Path) -> Copy:
-    """Return a copy of the inventories with secrets and certificates beside it."""
-    inventories = playbook_runs.copy_inventories(tmp_path)
+def encrypted(copy: Copy) -> None:
+    """Encrypt the file and give its password."""
+    copy.arguments.append(f"--vault-password-file={copy.encrypt()}")
+
+
+def encrypted_without_password(copy: Copy) -> None:
+    """Encrypt the file and give no password."""
+    copy.encrypt()
+
+
+def encrypted_too_few(copy: Copy) -> None:
+    """Encrypt a file that lacks a secret and give its password."""
+    copy.write(copy.too_few)
+    encrypted(copy)
+
+
+def too_few(copy: Copy) -> None:
+    """Take a secret out of the file."""
+    copy.write(copy.too_few)
+
+
+def without_the_dictionary(copy: Copy) -> None:
+    """Write the secrets in another form."""
+    copy.secrets_file.write_text(yaml.safe_dump(copy.settings.secrets))
+
+
+def given(copy: Copy) -> None:
+    """Give the secrets on the command line in place of the file."""
+    copy.secrets_file.unlink()
+    copy.variables["kallithea_secrets"] = copy.settings.secrets
+
+
+def given_too_few(copy: Copy) -> None:
+    """Give all secrets but one on the command line in place of the file."""
+    copy.secrets_file.unlink()
+    copy.variables["kallithea_secrets"] = copy.too_few
+
+
+Way = tuple[Callable[[Copy], None], str]
+# What is done to the copy, and the playbook that is run on it.
+WAYS: list[Way] = [
+    (encrypted, "preflight"),
+    (encrypted, "broker"),
+    (given, "preflight"),
+    (given, "broker"),
+    (missing, "preflight"),
+    (missing, "broker"),
+    (encrypted_without_password, "preflight"),
+    (encrypted_too_few, "preflight"),
+    (too_few, "preflight"),
+    (without_the_dictionary, "broker"),
+    (given_too_few, "preflight"),
+]
+
+
+def make_copy(settings: Settings, folder: Path) -> Copy:
+    """Copy the inventories and put secrets and certificates beside them."""
+    inventories = playbook_runs.copy_inventories(folder)
     playbook_runs.edit(inventories[1].parent / "group_vars/test_hosts.yml", kallithea_secrets_file=None)
-    copy = Copy(tmp_path, inventories, node, settings)
+    copy = Copy(folder, inventories, settings)
     copy.secrets_file.parent.mkdir(mode=0o700)
     shutil.copytree(settings.ca_file.parent, copy.secrets_file.parent / "ca")
     copy.write(settings.secrets)
     return copy
 
 
+@pytest.fixture(scope="module")
+def copies(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[Way, Copy]:
+    """Return a copy for each way, made ready for it."""
+    copies = {way: make_copy(settings, tmp_path_factory.mktemp("secrets_file")) for way in WAYS}
+    for (prepare, _), copy in copies.items():
+        prepare(copy)
+    return copies
+
+
+@pytest.fixture(scope="module")
+def runs(copies: dict[Way, Copy], node: Machine, settings: Settings) -> dict[Way, Run]:
+    """Make all runs; nothing may change, the copies included: no file appears, none is completed, an encrypted one stays so."""
+    folders = [path.parent for copy in copies.values() for path in copy.inventories]
+    with playbook_runs.unchanged(node, settings, *folders):
+        return playbook_runs.run_all({way: partial(copy.run, way[1]) for way, copy in copies.items()})
+
+
 @pytest.mark.parametrize("playbook", ["preflight", "broker"])
-def test_missing_file_on_a_living_cluster_stops(copy: Copy, playbook: str) -> None:
+def test_missing_file_on_a_living_cluster_stops(copies: dict[Way, Copy], runs: dict[Way, Run], playbook: str) -> None:
     """New secrets over a living cluster would lock it out of its own database."""
-    copy.secrets_file.unlink()
-    path = re.escape(str(copy.secrets_file))
-    copy.refuses(
-        playbook,
-        rf"The secrets file {path} is missing on the controller, but node1 belongs to a living cluster \(/etc/kallithea/cluster\.json\): "
+    copy = copies[missing, playbook]
+    runs[missing, playbook].check_refusal(
+        rf"The secrets file {copy.path} is missing on the controller, but node1 belongs to a living cluster \(/etc/kallithea/cluster\.json\): "
         r"put the file back, or name it with kallithea_secrets_file or -e @file; new secrets are never made over a living cluster\.",
     )
     assert not copy.secrets_file.exists()
 
 
 @pytest.mark.parametrize("playbook", ["preflight", "broker"])
-def test_encrypted_file_works(copy: Copy, playbook: str) -> None:
+def test_encrypted_file_works(copies: dict[Way, Copy], runs: dict[Way, Run], settings: Settings, playbook: str) -> None:
     """With its password it is as good as a readable one, and stays encrypted."""
-    password = copy.encrypt()
-    copy.works(playbook, f"--vault-password-file={password}")
-    assert copy.secrets_file.read_text().startswith("$ANSIBLE_VAULT;")
+    runs[encrypted, playbook].check_success(settings.node)
+    assert copies[encrypted, playbook].secrets_file.read_text().startswith("$ANSIBLE_VAULT;")
 
 
-def test_encrypted_file_without_its_password_stops(copy: Copy) -> None:
+def test_encrypted_file_without_its_password_stops(copies: dict[Way, Copy], runs: dict[Way, Run]) -> None:
     """Nobody is asked, nothing is made anew."""
-    copy.encrypt()
-    path = re.escape(str(copy.secrets_file))
-    copy.refuses(
-        "preflight",
-        rf"The secrets file {path} cannot be read: it is encrypted and no vault password that fits was given "
+    way = encrypted_without_password, "preflight"
+    runs[way].check_refusal(
+        rf"The secrets file {copies[way].path} cannot be read: it is encrypted and no vault password that fits was given "
         r"\(--vault-password-file or --ask-vault-pass\), or it is not YAML with the one key kallithea_secrets\.",
     )
 
 
-def test_encrypted_file_that_lacks_a_secret_stops(copy: Copy) -> None:
+def test_encrypted_file_that_lacks_a_secret_stops(copies: dict[Way, Copy], runs: dict[Way, Run]) -> None:
     """It cannot be completed in place: that would leave it readable."""
-    copy.write({key: value for key, value in copy.settings.secrets.items() if key != TAKEN_OUT})
-    password = copy.encrypt()
-    path = re.escape(str(copy.secrets_file))
-    copy.refuses(
-        "preflight",
-        rf"The encrypted secrets file {path} lacks {TAKEN_OUT}: add it with ansible-vault edit \(letters and digits only\)\.",
-        f"--vault-password-file={password}",
+    way = encrypted_too_few, "preflight"
+    runs[way].check_refusal(
+        rf"The encrypted secrets file {copies[way].path} lacks {TAKEN_OUT}: add it with ansible-vault edit \(letters and digits only\)\.",
     )
 
 
-def test_file_that_lacks_a_secret_of_a_living_cluster_stops(copy: Copy) -> None:
+def test_file_that_lacks_a_secret_of_a_living_cluster_stops(copies: dict[Way, Copy], runs: dict[Way, Run]) -> None:
     """A new one would not be the one that the cluster uses."""
-    copy.write({key: value for key, value in copy.settings.secrets.items() if key != TAKEN_OUT})
-    before = copy.secrets_file.read_text()
-    path = re.escape(str(copy.secrets_file))
-    copy.refuses(
-        "preflight",
-        rf"The secrets file {path} lacks {TAKEN_OUT}, but node1 belongs to a living cluster that uses them: "
+    way = too_few, "preflight"
+    runs[way].check_refusal(
+        rf"The secrets file {copies[way].path} lacks {TAKEN_OUT}, but node1 belongs to a living cluster that uses them: "
         r"put them back from a copy of the file or into kallithea_given_secrets; new ones are never made over a living cluster\.",
     )
-    assert copy.secrets_file.read_text() == before
+    kept = yaml.safe_load(copies[way].secrets_file.read_text()) == {"kallithea_secrets": copies[way].too_few}
+    assert kept, "the file was completed"
 
 
-def test_file_without_the_dictionary_stops(copy: Copy) -> None:
+def test_file_without_the_dictionary_stops(copies: dict[Way, Copy], runs: dict[Way, Run]) -> None:
     """It holds something, perhaps the secrets in another form: it is neither completed nor replaced."""
-    copy.secrets_file.write_text(yaml.safe_dump(copy.settings.secrets))
-    path = re.escape(str(copy.secrets_file))
-    copy.refuses("broker", rf"The secrets file {path} cannot be read: .*not YAML with the one key kallithea_secrets\.")
+    way = without_the_dictionary, "broker"
+    runs[way].check_refusal(rf"The secrets file {copies[way].path} cannot be read: .*not YAML with the one key kallithea_secrets\.")
 
 
 @pytest.mark.parametrize("playbook", ["preflight", "broker"])
-def test_secrets_on_the_command_line_need_no_file(copy: Copy, playbook: str) -> None:
+def test_secrets_on_the_command_line_need_no_file(copies: dict[Way, Copy], runs: dict[Way, Run], settings: Settings, playbook: str) -> None:
     """A controller that keeps them elsewhere gives them with -e @file, and no file appears."""
-    copy.secrets_file.unlink()
-    copy.works(playbook, variables={"kallithea_secrets": copy.settings.secrets})
-    assert not copy.secrets_file.exists()
+    runs[given, playbook].check_success(settings.node)
+    assert not copies[given, playbook].secrets_file.exists()
 
 
-def test_secrets_on_the_command_line_that_lack_one_stop(copy: Copy) -> None:
+def test_secrets_on_the_command_line_that_lack_one_stop(runs: dict[Way, Run]) -> None:
     """What is handed over is all there is: a secret made anew would be forgotten."""
-    copy.secrets_file.unlink()
-    given = {key: value for key, value in copy.settings.secrets.items() if key != TAKEN_OUT}
-    copy.refuses("preflight", rf"kallithea_secrets lacks {TAKEN_OUT}: .*", variables={"kallithea_secrets": given})
+    runs[given_too_few, "preflight"].check_refusal(rf"kallithea_secrets lacks {TAKEN_OUT}: .*")
