@@ -1,9 +1,10 @@
-"""What is wrong with database or broker ends preflight with one sentence that says what, where and how to mend it, before anything has changed."""
+"""What is wrong with database or broker ends preflight with a sentence each that says what, where and how to mend it, before anything has changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,34 @@ import pytest
 import yaml
 from conftest import SCENARIO
 from machines import Machine
+from playbook_runs import Run
 from settings import Settings, inventories
 
-CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())
+CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())}
+MISTAKES = [(run, mistake) for run, case in CASES.items() for mistake in case["says"]]
+NOTHING_WRONG = "nothing wrong"
 WRONG = "thisIsNotThePassword"
 
 
 @dataclass
 class Bench:
-    """What a case's preparation works on, and what it adds to the run."""
+    """What a run's preparations work on, and what they add to it."""
 
     settings: Settings
-    given: dict[str, str]
+    given: dict[str, str] = field(repr=False)
     folder: Path
-    variables: dict[str, Any] = field(default_factory=dict)
+    # Not in any failure's text.
+    variables: dict[str, Any] = field(default_factory=dict, repr=False)
     inventories: Sequence[Path] = field(default_factory=inventories)
 
     @property
     def certificates(self) -> Path:
         """Return the folder of all authorities and certificates."""
         return self.settings.ca_file.parent
+
+    def give(self, secret: str) -> None:
+        """Give another password than the owner has made, beside the others."""
+        self.variables["kallithea_given_secrets"] = self.variables.get("kallithea_given_secrets", self.given) | {secret: WRONG}
 
 
 def stranger_signs_the_database(bench: Bench) -> None:
@@ -49,24 +58,24 @@ def key_for_an_authority(bench: Bench) -> None:
     bench.variables["kallithea_broker_ca"] = str(bench.certificates / "ca.key")
 
 
-def database_by_its_address(bench: Bench) -> None:
-    """Name the database by what its certificate does not hold."""
-    bench.variables["kallithea_database_hosts"] = [bench.settings.addresses["extdb"]]
+def database_by_unfit_names(bench: Bench) -> None:
+    """Name the database by a name that is not known, and by what its certificate does not hold."""
+    bench.variables["kallithea_database_hosts"] = ["no-such-host.invalid", bench.settings.addresses["extdb"]]
 
 
 def wrong_database_password(bench: Bench) -> None:
     """Give another password than the owner has made."""
-    bench.variables["kallithea_given_secrets"] = bench.given | {"database_password": WRONG}
+    bench.give("database_password")
 
 
 def wrong_broker_password(bench: Bench) -> None:
     """Give another password than the owner has made."""
-    bench.variables["kallithea_given_secrets"] = bench.given | {"broker_password": WRONG}
+    bench.give("broker_password")
 
 
 def mistyped_secret(bench: Bench) -> None:
     """Give one secret more, which nobody knows."""
-    bench.variables["kallithea_given_secrets"] = bench.given | {"databse_password": WRONG}
+    bench.give("databse_password")
 
 
 def database_host_here_too(bench: Bench) -> None:
@@ -83,7 +92,7 @@ PREPARATIONS: dict[str, Callable[[Bench], None]] = {
         stranger_signs_the_database,
         stranger_signs_the_broker,
         key_for_an_authority,
-        database_by_its_address,
+        database_by_unfit_names,
         wrong_database_password,
         wrong_broker_password,
         mistyped_secret,
@@ -92,28 +101,38 @@ PREPARATIONS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def run(bench: Bench) -> playbook_runs.Run:
-    """Run preflight with the vault's password."""
+def begin(bench: Bench) -> Run:
+    """Run preflight with the vault's password; no secret may be seen."""
     vault = f"--vault-password-file={SCENARIO / 'vault_password'}"
-    return playbook_runs.run("preflight", vault, inventories=bench.inventories, variables=bench.variables, folder=bench.folder)
+    run = playbook_runs.run("preflight", vault, inventories=bench.inventories, variables=bench.variables, folder=bench.folder)
+    run.check(bench.settings.secrets | bench.given | {"wrong": WRONG})
+    return run
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"].replace(" ", "-"))
-def test_bad_input_is_refused_with_one_sentence(case: dict[str, Any], app: Machine, settings: Settings, given: dict[str, str], tmp_path: Path) -> None:
-    """Every case of bad_input.yml."""
-    bench = Bench(settings, given, tmp_path, dict(case.get("variables", {})))
-    if "prepare" in case:
-        PREPARATIONS[case["prepare"]](bench)
+@pytest.fixture(scope="module")
+def runs(app: Machine, settings: Settings, given: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Make all runs of bad_input.yml, and one in which nothing is wrong; nothing may change."""
+    benches = {}
+    for name, case in (CASES | {NOTHING_WRONG: {}}).items():
+        benches[name] = Bench(settings, given, tmp_path_factory.mktemp("bad_input"), dict(case.get("variables", {})))
+        for preparation in case.get("prepare", []):
+            PREPARATIONS[preparation](benches[name])
     with playbook_runs.unchanged(app, settings):
-        refused = run(bench)
-        # The secrets first, since a failure prints what was said.
-        refused.check(settings.secrets | given | {"wrong": WRONG})
-        refused.check_refusal(case["says"])
+        return playbook_runs.run_all({name: partial(begin, bench) for name, bench in benches.items()})
 
 
-def test_good_input_is_taken(app: Machine, settings: Settings, given: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", CASES, ids=lambda run: run.replace(" ", "-"))
+def test_bad_input_is_refused_in_one_message(runs: dict[str, Run], run: str) -> None:
+    """Each run ends with the sentences of its mistakes and no other words."""
+    runs[run].check_refusal(*CASES[run]["says"].values())
+
+
+@pytest.mark.parametrize(("run", "mistake"), MISTAKES, ids=[mistake.replace(" ", "-") for _, mistake in MISTAKES])
+def test_mistake_has_its_sentence(runs: dict[str, Run], run: str, mistake: str) -> None:
+    """Whatever else is wrong, each mistake is named, once."""
+    runs[run].check_sentence(CASES[run]["says"][mistake])
+
+
+def test_good_input_is_taken(runs: dict[str, Run]) -> None:
     """The cases above are refused for what is wrong in them alone."""
-    with playbook_runs.unchanged(app, settings):
-        taken = run(Bench(settings, given, tmp_path))
-    taken.check(settings.secrets | given)
-    taken.check_success("app1")
+    runs[NOTHING_WRONG].check_success("app1")
