@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from machines import Machine
+from playbook_runs import Run
 from settings import Settings
 
-CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())
+CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())}
 RUN_SECONDS = 240.0
 NEWER_DEBIAN = {
     "ansible_distribution": "Debian",
@@ -37,7 +39,7 @@ class Bench:
 
     settings: Settings
     folder: Path
-    patch: pytest.MonkeyPatch
+    environment: dict[str, str] = field(default_factory=dict)
     variables: dict[str, Any] = field(default_factory=dict)
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -50,10 +52,10 @@ def one_address_for_two(bench: Bench) -> None:
 
 def newer_debian(bench: Bench) -> None:
     """Let Ansible know the second application host from a fact cache: there is no other Debian among the test hosts."""
-    bench.patch.setenv("ANSIBLE_CACHE_PLUGIN", "ansible.builtin.jsonfile")
-    bench.patch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(bench.folder / "facts"))
+    bench.environment = {"ANSIBLE_CACHE_PLUGIN": "ansible.builtin.jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(bench.folder / "facts")}
+    arguments = json.dumps({**NEWER_DEBIAN, "cacheable": True})
     host = bench.settings.groups["app"][1]
-    cluster_settings.ansible("ansible", host, "--module-name=ansible.builtin.set_fact", f"--args={json.dumps({**NEWER_DEBIAN, 'cacheable': True})}")
+    cluster_settings.ansible("ansible", host, "--module-name=ansible.builtin.set_fact", f"--args={arguments}", environment=bench.environment)
 
 
 def deaf_database(bench: Bench) -> None:
@@ -106,18 +108,27 @@ def write_inventory(path: Path, hosts: dict[str, dict[str, Any]], groups: dict[s
     path.write_text("---\n" + yaml.safe_dump(content, sort_keys=False))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"].replace(" ", "-"))
-def test_bad_input_of_several_hosts(
-    case: dict[str, Any], cluster: dict[str, Machine], settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Every case of bad_input.yml: several mistakes in one inventory, since each run takes long."""
-    bench = Bench(settings, tmp_path, monkeypatch, dict(case.get("variables", {})), {host: dict(own) for host, own in case.get("host_variables", {}).items()})
+def begin(case: dict[str, Any], settings: Settings, folder: Path) -> Run:
+    """Run preflight with a case's mistakes; no secret may be seen."""
+    bench = Bench(settings, folder, variables=dict(case.get("variables", {})), hosts={host: dict(own) for host, own in case.get("host_variables", {}).items()})
     for name in case.get("prepare", []):
         PREPARATIONS[name](bench)
-    inventories = playbook_runs.copy_inventories(tmp_path)
+    inventories = playbook_runs.copy_inventories(folder)
     write_inventory(inventories[0], bench.hosts, case.get("groups", {}))
+    run = playbook_runs.run("preflight", inventories=inventories, variables=bench.variables, folder=folder, environment=bench.environment, seconds=RUN_SECONDS)
+    run.check(settings.secrets)
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(cluster: dict[str, Machine], settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Make all runs of bad_input.yml; nothing may change."""
+    ready = {name: partial(begin, case, settings, tmp_path_factory.mktemp("bad_input")) for name, case in CASES.items()}
     with playbook_runs.unchanged(cluster.values(), settings):
-        run = playbook_runs.run("preflight", inventories=inventories, variables=bench.variables, folder=tmp_path, seconds=RUN_SECONDS)
-        # The secrets first, since a failure prints what was said.
-        run.check(settings.secrets)
-        run.check_sentences(case["says"])
+        return playbook_runs.run_all(ready)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.replace(" ", "-"))
+def test_bad_input_of_several_hosts(runs: dict[str, Run], case: str) -> None:
+    """Every case of bad_input.yml: several mistakes in one inventory, since each run takes long."""
+    runs[case].check_sentences(CASES[case]["says"])
