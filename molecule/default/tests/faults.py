@@ -6,6 +6,7 @@ import functools
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from balancer import Balancer
@@ -106,8 +107,9 @@ class Users:
             assert answer.status == 200, f"page {number}, {path}, was answered {answer.status}: {answer.text[:200]}"
 
     def push(self, word: str) -> None:
-        """Push a commit to each repository."""
-        for kind, name in zip(KINDS, self.repositories, strict=True):
+        """Push a commit to each repository, all at the same time."""
+
+        def push(kind: str, name: str) -> None:
             folder, url = f"out-{name}", self.client.url(name)
             if kind == "git":
                 self.client.commit_git(folder, word)
@@ -116,12 +118,19 @@ class Users:
                 self.client.commit_hg(folder, word)
                 self.client.run(f"hg -R {folder} push -q {url}")
 
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(push, KINDS, self.repositories))
+
     def clone(self, word: str, hostname: str = "") -> None:
-        """Clone each repository and find what was pushed last."""
-        for kind, name in zip(KINDS, self.repositories, strict=True):
+        """Clone each repository, all at the same time, and find what was pushed last."""
+
+        def clone(kind: str, name: str) -> None:
             folder = f"in-{name}"
             cloned = self.client.run(f"rm -rf {folder} && {kind} clone -q {self.client.url(name, hostname)} {folder} && cat {folder}/word")
             assert cloned.splitlines()[-1:] == [word], f"the clone of {name} ends with {cloned[-100:]!r} instead of {word}"
+
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(clone, KINDS, self.repositories))
 
     def clone_as_bot(self, word: str) -> None:
         """Clone by the name for bots."""

@@ -11,7 +11,6 @@ from settings import Settings
 HEALTH_PORT = 8089
 # What hosts commonly listen on, besides what these hosts say that they do.
 COMMON_PORTS = {22, 25, 80, 111, 443, 1936, 2049, 4369, 5432, 5672, 6379, 8000, 8404, 8405, 9000, 15672, 15692, 25672}
-SCANNERS = 3
 # Connects to everything at once; whoever does not answer in time is closed.
 SCANNER = """
 import errno, json, select, socket, sys, time
@@ -58,7 +57,7 @@ def test_ports_open_between_all_hosts(machines: dict[str, Machine], settings: Se
     def listening(host: str) -> set[int]:
         return {int(line.split()[3].rsplit(":", 1)[1]) for line in machines[host].run("ss -H -l -n -t").splitlines()}
 
-    with ThreadPoolExecutor(SCANNERS) as executor:
+    with ThreadPoolExecutor(len(machines)) as executor:
         ports = sorted(COMMON_PORTS.union(*executor.map(listening, settings.hosts)))
 
         def scan(source: str) -> dict[str, list[int]]:
