@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import importlib.machinery
 import importlib.util
@@ -82,3 +83,66 @@ def test_static_files_are_served() -> None:
 def test_a_frozen_apache_is_found_although_the_kernel_takes_connections() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(TimeoutError):
         health.probe_static(static(listener.getsockname()[1]))
+
+
+class Pool(http.server.BaseHTTPRequestHandler):
+    """A pool of one process, which loads with its first request."""
+
+    marks: pathlib.Path
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        for mark in self.marks.glob(f"*.{self.connection.getsockname()[1]}.*"):
+            mark.unlink()
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_marks_say_what_has_not_loaded(tmp_path: pathlib.Path) -> None:
+    assert health.still_loading(tmp_path / "none") == [], "the web processes do not run, or run since before there were marks"
+    for name in ("ui.8081.0", "ui.8081.1", "ci.8084.0"):
+        (tmp_path / name).touch()
+    marks = health.still_loading(tmp_path)
+    assert marks == ["ci.8084.0", "ui.8081.0", "ui.8081.1"]
+    assert health.loading_problems(marks) == ["pool ci: 1 of its processes not loaded yet", "pool ui: 2 of its processes not loaded yet"]
+    assert health.loading_problems([]) == []
+
+
+def test_a_pool_that_has_not_loaded_is_asked_and_no_other(tmp_path: pathlib.Path) -> None:
+    Pool.marks, Pool.asked = tmp_path, []
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        refused = closed.getsockname()[1]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pool) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        (tmp_path / f"ui.{server.server_address[1]}.0").touch()
+        (tmp_path / f"ci.{refused}.0").touch()
+        assert health.wake("127.0.0.1", health.still_loading(tmp_path)) == ""
+        assert health.wake("127.0.0.1", health.still_loading(tmp_path)) == ""
+        server.shutdown()
+    assert Pool.asked == ["/_admin/api"], "the pool that has loaded is left alone"
+    assert health.still_loading(tmp_path) == [f"ci.{refused}.0"], "a pool that does not answer keeps its mark"
+
+
+@pytest.mark.parametrize(("path", "loading", "status"), [("/live", 200, 200), ("/ready", 503, 200), ("/writable", 503, 200)])
+def test_ready_when_the_last_process_has_loaded(path: str, loading: int, status: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LOADING", tmp_path)
+    (tmp_path / "ui.8081.0").touch()
+    with health.Server("127.0.0.1", 0) as server:
+        server.results = {name: health.Result(health.time.monotonic() + 60, "") for name in health.WRITABLE}
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+        def ask() -> tuple[int, str]:
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=5)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+        said = ask()
+        assert said == (loading, "ok\n" if loading == 200 else "pool ui: 1 of its processes not loaded yet\n")
+        (tmp_path / "ui.8081.0").unlink()
+        assert ask() == (status, "ok\n"), "at once, and not with the next probe"
+        server.shutdown()

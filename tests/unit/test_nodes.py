@@ -70,7 +70,7 @@ def test_a_new_host_changes_nothing_on_the_others(template: str) -> None:
     assert rendered(template, APP1, [APP1]) == rendered(template, APP1, [APP2, APP1, CI1])
 
 
-@pytest.mark.parametrize("template", ["kallithea.ini.j2", "dispatch.wsgi.j2", "kallithea-cli.j2", "health.json.j2", "kallithea-web.service.j2"])
+@pytest.mark.parametrize("template", ["kallithea.ini.j2", "dispatch.wsgi.j2", "kallithea-cli.j2", "health.json.j2"])
 def test_what_is_the_same_on_every_host(template: str) -> None:
     nodes = [APP1, APP2, CI1]
     assert len({rendered(template, host, nodes) for host in nodes}) == 1

@@ -14,6 +14,8 @@ from settings import Settings
 from web import Site
 
 HEAL_SECONDS = 30.0
+# A process that could not load is asked again, or replaced after a minute (startup-timeout).
+LOAD_SECONDS = 90.0
 SLOW_RATE = 2_000_000
 SCRATCH = "/run/test-scratch"
 DB_CREATE = "/usr/local/lib/kallithea/kallithea-db-create"
@@ -107,6 +109,25 @@ def test_database_stopped(node: Machine, client: Client, site: Site, repository:
     wait_until("ready again", lambda: node.probe(HEALTH + "ready").startswith("200"), HEAL_SECONDS)
     wait_until("a page again", lambda: site.get("/_admin/my_account").status == 200, HEAL_SECONDS)
     use_all(client, site, repository, "after-database")
+
+
+def test_ready_when_every_process_has_loaded(node: Machine, client: Client, site: Site, repository: str) -> None:
+    """Web processes that start without their database: the host says what has not loaded, comes back by itself, and is fast from the first page on."""
+    node.run("systemctl stop postgresql")
+    try:
+        node.run("systemctl restart kallithea-web")
+        said = wait_until("what has not loaded", lambda: (answer := node.probe(HEALTH + "ready")).count("not loaded yet") == 4 and answer, 15)
+        assert said.startswith("503") and "pool ui:" in said, said
+    finally:
+        node.run("systemctl start postgresql")
+    wait_until("ready", lambda: node.probe(HEALTH + "ready").startswith("200"), LOAD_SECONDS)
+    assert node.run("ls /run/kallithea-web/loading") == ""
+    wait_until("the balancer's word", lambda: site.get("/_admin/login").status != 503, 15)
+    for _ in range(6):
+        begin = time.monotonic()
+        assert site.get("/_admin/my_account").status == 200
+        assert time.monotonic() - begin < 5
+    use_all(client, site, repository, "after-loading")
 
 
 def test_log_rotation_and_recycling_cut_no_clone(node: Machine, client: Client, pools: Pools, heavy_repository: tuple[str, float]) -> None:
