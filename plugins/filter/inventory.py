@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.kallithea.cluster.plugins.filter.preflight import spec_problems, unknown_variables
 from ansible_collections.kallithea.cluster.plugins.filter.storage import storage_differences
 from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, node_address, tier_node
 
@@ -148,12 +149,23 @@ def alike_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
     return problems
 
 
+def unread_variables(variables: Variables) -> list[str]:
+    """Return a sentence for each of a host's variables that is called like one of ours and that nothing reads."""
+    ignored = variables.get("kallithea_ignore_variables", [])
+    return unknown_variables((name for name in variables if name.startswith("kallithea_")), ignored if isinstance(ignored, list) else [])
+
+
 def inventory_problems(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], default_pools: Mapping[str, Any], default_celery: int
 ) -> dict[str, list[str]]:
-    """Return all that is wrong with the inventory: fatal is what leaves open which host does what, so that none is asked; all is everything."""
+    """Return all that is wrong with the inventory: fatal is what leaves open which host does what, or what a role is to do, so that no host is asked."""
     fatal = shape_problems(groups, hostvars, default_pools, default_celery) + group_problems(groups, hostvars)
-    return {"fatal": fatal, "all": [*fatal, *alike_problems(groups, hostvars)]}
+    names = {name for tier in TIERS for name in groups.get(f"kallithea_{tier}", [])}
+    # What has a sentence of its own already says more.
+    fatal += [sentence for sentence in spec_problems(names, hostvars) if not any(said.startswith(f"{sentence.split()[0]} ") for said in fatal)]
+    # Said here too, so that what ends the run before the hosts are asked does not hide them.
+    unread = [sentence for name in sorted(names) for sentence in unread_variables(hostvars[name])]
+    return {"fatal": fatal, "all": list(dict.fromkeys([*fatal, *unread, *alike_problems(groups, hostvars)]))}
 
 
 def host_differences(hosts: Mapping[str, Mapping[str, Any]], app_hosts: Iterable[str]) -> list[str]:

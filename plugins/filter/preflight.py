@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import ipaddress
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jinja2
 import yaml
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.validation import check_type_float, check_type_int
 
 ROLES = pathlib.Path(__file__).parents[2] / "roles"
 POOLS = ("ui", "scm", "write", "ci")
@@ -20,17 +25,109 @@ PROCESS_MB = 130
 RESERVED_MB = 700
 CLOCK_SECONDS = 2.0
 SYSTEMS = {"12": "3.11", "13": "3.13"}
+# How the types of the argument_specs are called.
+WANTED = {
+    "str": "a text",
+    "path": "a path",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false without quotes",
+    "list": "a list, such as [a, b]",
+    "dict": "a dictionary, such as {a: b}",
+}
+VALUE_SHOWN = 60
 HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 
-def documented_variables(roles: pathlib.Path = ROLES) -> set[str]:
-    """Return the names of all public variables, from the roles' argument_specs."""
-    names: set[str] = {"kallithea_secrets", "kallithea_verify_host"}
-    for path in roles.glob("*/meta/argument_specs.yml"):
-        specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
+@functools.cache
+def role_options(roles: pathlib.Path = ROLES) -> dict[str, dict[str, Any]]:
+    """Return all public variables with what the roles' argument_specs say of them."""
+    options: dict[str, dict[str, Any]] = {}
+    for path in sorted(roles.glob("*/meta/argument_specs.yml")):
+        # Several times as fast as the loader in Python; the playbook reads the files more than once.
+        specs = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["argument_specs"]
         for entry in specs.values():
-            names.update(entry.get("options", {}))
-    return names
+            options.update(entry.get("options", {}))
+    return options
+
+
+def documented_variables(roles: pathlib.Path = ROLES) -> set[str]:
+    """Return the names of all public variables."""
+    return {"kallithea_secrets", "kallithea_verify_host", *role_options(roles)}
+
+
+def fits(value: Any, kind: str) -> bool:
+    """Tell whether a value is of a type of the argument_specs, as the roles use it.
+
+    Ansible takes a text for a list, a dictionary or a truth value too and hands it to the role unchanged, which then sees letters, or holds 'false' for true.
+    """
+    if kind == "list":
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    if kind == "dict":
+        return isinstance(value, Mapping)
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
+    if kind in ("int", "float"):
+        try:
+            (check_type_int if kind == "int" else check_type_float)(value)
+        except (TypeError, ValueError):
+            return False
+        return True
+    return isinstance(value, (str, int, float))
+
+
+def shown(value: Any, secret: bool) -> str:
+    """Return what a value is, in a few words."""
+    if value is None:
+        return "has no value"
+    if isinstance(value, (Mapping, Sequence)) and not isinstance(value, str):
+        return "is a dictionary" if isinstance(value, Mapping) else "is a list"
+    if isinstance(value, str):
+        return "is a text" if secret else f"is the text '{value[:VALUE_SHOWN]}'"
+    return "is a number or truth value" if secret else f"is {str(value).lower()}"
+
+
+def wrong_parts(name: str, value: Any, option: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield for each part of a variable that its specification does not allow the part, what it is, and how to mend it."""
+    kind, choices, parts = option.get("type", "str"), option.get("choices"), option.get("options", {})
+    # YAML's off and yes are truth values.
+    quotes = " in quotes" if isinstance(value, bool) else ""
+    said = shown(value, option.get("no_log", False))
+    if choices and value not in choices:
+        yield name, said, f"give one of {', '.join(map(str, choices))}{quotes}"
+    elif not fits(value, kind):
+        yield name, said, f"give {WANTED[kind]}{quotes if kind in ('str', 'path') else ''}"
+    elif kind == "list" and "elements" in option:
+        for number, element in enumerate(value):
+            yield from wrong_parts(f"{name}[{number}]", element, {**option, "type": option["elements"], "choices": None})
+    elif parts:
+        for key, part in value.items():
+            if key in parts:
+                yield from wrong_parts(f"{name}.{key}", part, parts[key])
+            else:
+                yield f"{name}.{key}", "has no meaning", f"{name} takes {', '.join(parts)}"
+        if missing := [key for key in parts if key not in value]:
+            yield name, f"lacks {', '.join(missing)}", "give all of it, since what is given replaces the default as a whole"
+
+
+def spec_problems(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], options: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
+    """Return a sentence for each value of a public variable that the roles' argument_specs do not allow, said once for all hosts that have it."""
+    known = role_options() if options is None else options
+    names = sorted(set(hosts))
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for host in names:
+        variables = hostvars[host]
+        for variable in sorted(known.keys() & set(variables)):
+            try:
+                for part in wrong_parts(variable, variables[variable], known[variable]):
+                    found.setdefault(part, []).append(host)
+            # A template of facts, which nobody has asked for yet: the role's own check sees its value.
+            except (AnsibleError, jinja2.UndefinedError):
+                continue
+    return [
+        f"{part} {said} on {'every host' if len(members) == len(names) > 1 else ', '.join(members)}; {mend}."
+        for (part, said, mend), members in sorted(found.items())
+    ]
 
 
 def unknown_variables(names: Iterable[str], ignore: Iterable[str] = (), known: Iterable[str] | None = None) -> list[str]:
@@ -128,6 +225,21 @@ def timezone_problems(timezone: str, zones: pathlib.Path = pathlib.Path("/usr/sh
     if not zones.is_dir() or (re.fullmatch(r"[A-Za-z0-9_+/-]+", timezone) and (zones / timezone).is_file()):
         return []
     return [f"kallithea_timezone is '{timezone}', which the tz database does not have; give a name such as Europe/Berlin."]
+
+
+def address_problems(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str, state: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where the address by which the other hosts know a host is none of its own: services listen on it, and its peers let it in by it."""
+    nodes = [node for tier in topology.values() for node in tier]
+    given = next((ipaddress.ip_address(node["address"]) for node in nodes if node["name"] == name), None)
+    own = [ipaddress.ip_address(address) for address in state["addresses"]]
+    alone = all(node["name"] == name for node in nodes)
+    if given is None or not own or (alone if given.is_loopback else given in own):
+        return []
+    others = ", ".join(str(address) for address in own if not address.is_loopback) or "none but its loopback's"
+    return [
+        f"The other hosts know host {name} by {given}, but its own addresses are {others}; "
+        "set kallithea_address to the one by which they reach it (an address that a router translates cannot be used)."
+    ]
 
 
 def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str, variables: Mapping[str, Any]) -> dict[int, list[str]]:
@@ -245,6 +357,7 @@ class FilterModule:
             "proposed_pools": proposed_pools,
             "clock_problems": clock_problems,
             "timezone_problems": timezone_problems,
+            "address_problems": address_problems,
             "expected_ports": expected_ports,
             "port_problems": port_problems,
             "port_clashes": port_clashes,

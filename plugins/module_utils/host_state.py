@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterable
@@ -24,6 +25,19 @@ def parse_listening(lines: Iterable[str]) -> list[tuple[int, str]]:
         if len(fields) > 9 and fields[3] == LISTEN:
             result.append((int(fields[1].rsplit(":", 1)[1], 16), fields[9]))
     return result
+
+
+def parse_addresses(fib_trie: str, if_inet6: str) -> list[str]:
+    """Return the host's own addresses from /proc/net/fib_trie and /proc/net/if_inet6, without those that are good on one link only."""
+    found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+    leaf = ""
+    for line in fib_trie.splitlines():
+        if "|-- " in line:
+            leaf = line.split("|-- ", 1)[1].strip()
+        elif line.split() == ["/32", "host", "LOCAL"]:
+            found.add(ipaddress.IPv4Address(leaf))
+    found.update(ipaddress.IPv6Address(int(line.split()[0], 16)) for line in if_inet6.splitlines())
+    return [str(address) for address in sorted(found, key=lambda address: (address.version, int(address))) if not address.is_link_local]
 
 
 def parse_meminfo_mb(text: str) -> int:

@@ -11,8 +11,8 @@ short_description: What preflight wants to know of a host
 version_added: 0.1.0
 author: The kallithea.cluster maintainers (@kallithea-cluster)
 description:
-  - Reads memory, cores, listening ports with their programs, clock, time zone, accounts, the cluster that the host belongs to and its storage in one call,
-    from C(/proc), C(/sys), C(/etc) and the name service; changes nothing.
+  - Reads memory, cores, listening ports with their programs, addresses, clock, time zone, accounts, the cluster that the host belongs to and its storage
+    in one call, from C(/proc), C(/sys), C(/etc) and the name service; changes nothing.
 options:
   user:
     description: Name of the service user, whose numeric id is looked up.
@@ -78,6 +78,10 @@ state:
     listening:
       description: Listening TCP ports, each with the names of its programs (empty where they cannot be seen).
       type: list
+    addresses:
+      description: The host's own IP addresses, loopback included, those of one link only left out.
+      type: list
+      elements: str
     clock_ahead:
       description: Seconds by which the host's clock is ahead of the controller's, the time that asking took included.
       type: float
@@ -186,6 +190,7 @@ from typing import TypeVar
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import (
+    parse_addresses,
     parse_cgroup_limit_mb,
     parse_cluster_id,
     parse_cpu_quota,
@@ -328,6 +333,7 @@ def main() -> None:
             "memory_mb": parse_cgroup_limit_mb(limit, total),
             "cores": parse_cpu_quota(read("/sys/fs/cgroup/cpu.max"), os.cpu_count() or 1),
             "listening": listening_ports(),
+            "addresses": parse_addresses(read("/proc/net/fib_trie"), read("/proc/net/if_inet6")),
             "clock_ahead": moment - module.params["controller_clock"],
             "timezone": timezone(),
             "hostname": socket.gethostname(),

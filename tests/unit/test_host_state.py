@@ -21,6 +21,41 @@ def test_listening_sockets_only() -> None:
     assert host_state.parse_listening(lines) == [(8080, "4711")]
 
 
+FIB_TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 4
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 127.0.0.0/8 2 0 2
+        +-- 127.0.0.0/31 1 0 0
+           |-- 127.0.0.0
+              /8 host LOCAL
+           |-- 127.0.0.1
+              /32 host LOCAL
+     +-- 192.0.2.0/24 2 0 2
+        +-- 192.0.2.8/30 2 0 2
+           |-- 192.0.2.0
+              /24 link UNICAST
+           |-- 192.0.2.11
+              /32 host LOCAL
+           |-- 192.0.2.9
+              /32 host LOCAL
+        |-- 192.0.2.255
+           /32 link BROADCAST
+Local:
+           |-- 192.0.2.11
+              /32 host LOCAL
+"""
+IF_INET6 = """20010db8000000000000000000000011 04 40 00 82     eth0
+00000000000000000000000000000001 01 80 10 80       lo
+fe8000000000000000fc00fffe000001 04 40 20 80     eth0
+"""
+
+
+def test_own_addresses_each_once_without_networks_and_broadcasts() -> None:
+    assert host_state.parse_addresses(FIB_TRIE, IF_INET6) == ["127.0.0.1", "192.0.2.9", "192.0.2.11", "::1", "2001:db8::11"]
+    assert host_state.parse_addresses("", "") == []
+
+
 def test_installed_packages_only() -> None:
     text = (
         "Package: git\nStatus: install ok installed\nVersion: 1\n\nPackage: haproxy\nStatus: deinstall ok config-files\n\n"

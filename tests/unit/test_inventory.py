@@ -103,6 +103,21 @@ def test_numbers_and_paths_have_to_be_alike() -> None:
     )
 
 
+def test_a_value_that_a_role_does_not_take_ends_it_with_all_the_rest() -> None:
+    found = problems(None, app2={"kallithea_firewall": "on", "kallithea_uid": 2300, "kallithea_hostnmae": "x"}, lb1={"kallithea_firewall": "on"})
+    assert found["fatal"] == ["kallithea_firewall is the text 'on' on app2, lb1; give one of managed, external."]
+    assert [sentence.split()[:3] for sentence in found["all"][1:]] == [["The", "variable", "kallithea_hostnmae"], ["kallithea_uid", "is", "2300"]]
+
+
+def test_what_has_a_sentence_of_its_own_is_said_once() -> None:
+    (sentence,) = problems(None, app2={"kallithea_app_pools": "many"})["fatal"]
+    assert sentence.startswith("kallithea_app_pools of host app2 is no dictionary")
+
+
+def test_own_variables_are_left_alone() -> None:
+    assert problems(None, app2={"kallithea_mine": 1, "kallithea_ignore_variables": ["kallithea_mine"]})["all"] == []
+
+
 def test_all_is_said_at_once() -> None:
     found = problems({"kallithea_ci": ["app2"], "kallithea_broker": []}, app2={"kallithea_uid": 2300, "kallithea_address": "192.0.2.3"})
     assert len(found["fatal"]) == 2

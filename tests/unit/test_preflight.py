@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleUndefinedVariable
 from ansible_collections.kallithea.cluster.plugins.filter import preflight
 
 POOLS = {pool: {"processes": 2, "port": 8081 + number} for number, pool in enumerate(preflight.POOLS)}
@@ -195,3 +196,146 @@ def test_expected_ports_follow_the_tiers() -> None:
     assert ports[9000] == ["apache2"]
     assert ports[5432] == ["postgres"]
     assert 443 not in ports
+
+
+OWN = {"addresses": ["127.0.0.1", "192.0.2.11", "::1", "2001:db8::11"]}
+
+
+def known_by(address: str, **others: str) -> dict[str, list[dict[str, str]]]:
+    """Return a topology in which app1 has the address."""
+    return {"app": [{"name": "app1", "address": address}], "broker": [{"name": name, "address": other} for name, other in others.items()]}
+
+
+@pytest.mark.parametrize("address", ["192.0.2.11", "2001:db8::11", "2001:0db8:0::0011"])
+def test_a_host_has_the_address_by_which_the_others_know_it(address: str) -> None:
+    assert preflight.address_problems(known_by(address, mq1="192.0.2.12"), "app1", OWN) == []
+
+
+def test_an_address_that_is_somebody_elses() -> None:
+    assert preflight.address_problems(known_by("198.51.100.1", mq1="192.0.2.12"), "app1", OWN) == [
+        "The other hosts know host app1 by 198.51.100.1, but its own addresses are 192.0.2.11, 2001:db8::11; "
+        "set kallithea_address to the one by which they reach it (an address that a router translates cannot be used)."
+    ]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.1.1", "::1"])
+def test_loopback_is_for_a_host_that_is_alone(address: str) -> None:
+    assert preflight.address_problems(known_by(address, app1=address), "app1", OWN) == []
+    assert len(preflight.address_problems(known_by(address, mq1="192.0.2.12"), "app1", OWN)) == 1
+
+
+def test_a_host_that_tells_no_address_is_taken_at_its_word() -> None:
+    assert preflight.address_problems(known_by("192.0.2.99", mq1="192.0.2.12"), "app1", {"addresses": []}) == []
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "kallithea_tls": {"type": "str", "choices": ["given", "off"]},
+    "kallithea_port": {"type": "int"},
+    "kallithea_share": {"type": "float"},
+    "kallithea_on": {"type": "bool"},
+    "kallithea_path": {"type": "path"},
+    "kallithea_any": {},
+    "kallithea_names": {"type": "list", "elements": "str"},
+    "kallithea_rules": {"type": "list", "elements": "dict", "options": {"port": {"type": "int"}}},
+    "kallithea_free": {"type": "list"},
+    "kallithea_limits": {"type": "dict", "options": {"bytes": {"type": "int"}, "count": {"type": "int"}}},
+    "kallithea_settings": {"type": "dict"},
+    "kallithea_password": {"type": "str", "no_log": True},
+    "kallithea_tokens": {"type": "list", "elements": "dict", "no_log": True},
+}
+
+
+def judged(**variables: Any) -> list[str]:
+    """Return what is wrong with one host's variables."""
+    return preflight.spec_problems(["app1"], {"app1": variables}, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("tls", "off"),
+        ("port", 8080),
+        ("port", "8080"),
+        ("share", 0.5),
+        ("share", 1),
+        ("share", "0.5"),
+        ("on", False),
+        ("path", "/srv"),
+        ("any", "text"),
+        ("any", 5),
+        ("names", []),
+        ("names", ["a", 5]),
+        ("rules", [{"port": 1}]),
+        ("free", [None, {}]),
+        ("limits", {"bytes": 1, "count": "2"}),
+        ("settings", {"a": None}),
+        ("password", "secret"),
+        ("unknown", None),
+    ],
+)
+def test_values_that_a_role_takes(variable: str, value: Any) -> None:
+    assert judged(**{f"kallithea_{variable}": value}) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("tls", "maybe", "kallithea_tls is the text 'maybe' on app1; give one of given, off."),
+        ("tls", False, "kallithea_tls is false on app1; give one of given, off in quotes."),
+        ("tls", "x" * 100, f"kallithea_tls is the text '{'x' * 60}' on app1; give one of given, off."),
+        ("port", "abc", "kallithea_port is the text 'abc' on app1; give a whole number."),
+        ("port", 1.5, "kallithea_port is 1.5 on app1; give a whole number."),
+        ("port", True, "kallithea_port is true on app1; give a whole number."),
+        ("share", "much", "kallithea_share is the text 'much' on app1; give a number."),
+        ("on", "false", "kallithea_on is the text 'false' on app1; give true or false without quotes."),
+        ("on", None, "kallithea_on has no value on app1; give true or false without quotes."),
+        ("path", True, "kallithea_path is true on app1; give a path in quotes."),
+        ("any", ["a"], "kallithea_any is a list on app1; give a text."),
+        ("names", "a,b", "kallithea_names is the text 'a,b' on app1; give a list, such as [a, b]."),
+        ("names", ["a", ["b"]], "kallithea_names[1] is a list on app1; give a text."),
+        ("rules", ["a"], "kallithea_rules[0] is the text 'a' on app1; give a dictionary, such as {a: b}."),
+        ("rules", [{"port": "a"}], "kallithea_rules[0].port is the text 'a' on app1; give a whole number."),
+        ("settings", "a=b", "kallithea_settings is the text 'a=b' on app1; give a dictionary, such as {a: b}."),
+        ("limits", {"bytes": "x", "count": 1}, "kallithea_limits.bytes is the text 'x' on app1; give a whole number."),
+        ("limits", {"bytes": 1, "count": 1, "byte": 1}, "kallithea_limits.byte has no meaning on app1; kallithea_limits takes bytes, count."),
+        ("limits", {"bytes": 1}, "kallithea_limits lacks count on app1; give all of it, since what is given replaces the default as a whole."),
+        ("password", ["secret"], "kallithea_password is a list on app1; give a text."),
+        ("password", True, "kallithea_password is a number or truth value on app1; give a text in quotes."),
+        ("tokens", ["secret"], "kallithea_tokens[0] is a text on app1; give a dictionary, such as {a: b}."),
+    ],
+)
+def test_values_that_a_role_does_not_take(variable: str, value: Any, sentence: str) -> None:
+    assert judged(**{f"kallithea_{variable}": value}) == [sentence]
+
+
+def test_one_mistake_is_said_once_for_all_hosts_that_have_it() -> None:
+    hosts: dict[str, dict[str, Any]] = {"app2": {"kallithea_port": "a"}, "app1": {"kallithea_port": "a"}, "db1": {"kallithea_port": "b"}, "mq1": {}}
+    assert preflight.spec_problems(hosts, hosts, OPTIONS) == [
+        "kallithea_port is the text 'a' on app1, app2; give a whole number.",
+        "kallithea_port is the text 'b' on db1; give a whole number.",
+    ]
+    alike = {host: {"kallithea_port": "a"} for host in hosts}
+    assert preflight.spec_problems(hosts, alike, OPTIONS) == ["kallithea_port is the text 'a' on every host; give a whole number."]
+
+
+class Facts(dict[str, Any]):
+    """Variables of which one is a template of facts that nobody has asked for yet."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "kallithea_port":
+            raise AnsibleUndefinedVariable("'ansible_facts' is undefined")
+        return super().__getitem__(name)
+
+
+def test_a_value_that_only_the_host_knows_is_left_to_the_role() -> None:
+    assert preflight.spec_problems(["app1"], {"app1": Facts(kallithea_port=1, kallithea_on="yes")}, OPTIONS) == [
+        "kallithea_on is the text 'yes' on app1; give true or false without quotes."
+    ]
+
+
+def test_the_roles_own_defaults_fit_their_specifications() -> None:
+    options = preflight.role_options()
+    assert len(options) > 100
+    given = {name: option["default"] for name, option in options.items() if "{{" not in str(option.get("default", "{{")) and not option.get("required")}
+    assert len(given) > 80
+    assert preflight.spec_problems(["app1"], {"app1": given}) == []
