@@ -4,22 +4,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import network
+
 AGE = re.compile(r"[1-9][0-9]*[dh]")
 LEAST = {"index_seconds": 60, "cleanup_seconds": 60, "session_days": 1, "beaker_keep_days": 1}
-
-
-def is_network(text: str) -> bool:
-    """Tell whether the text is an address or a network."""
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
 
 
 def application_problems(settings: Mapping[str, Any]) -> list[str]:
@@ -36,7 +28,7 @@ def application_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append("kallithea_app_trusted_proxies is empty, so no balancer could reach the pools; name the balancers' addresses.")
     for variable in ("trusted_proxies", "direct_clients"):
         for entry in settings[variable]:
-            if not is_network(str(entry)):
+            if not network(str(entry)):
                 problems.append(f"kallithea_app_{variable} holds '{entry}', which is neither an address nor a network such as 192.0.2.0/24.")
     for variable, least in LEAST.items():
         if not str(settings[variable]).isdigit() or int(settings[variable]) < least:

@@ -8,15 +8,14 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import network
+
 ERLANG_PORTS = (4369, 25672)
 
 
-def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def source_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     """Return the network that a text names, or nothing where it names none or one of a single link, which nftables cannot tell."""
-    try:
-        return None if "%" in text else ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return None
+    return None if "%" in text else network(text)
 
 
 def port_number(value: Any) -> int:
@@ -27,7 +26,7 @@ def port_number(value: Any) -> int:
 
 def firewall_sources(sources: Iterable[Any]) -> dict[str, list[str]]:
     """Return the sources by nftables' name of their family, none of which lies in another."""
-    networks = [network(str(source)) for source in sources]
+    networks = [source_network(str(source)) for source in sources]
     families = {
         "ip": ipaddress.collapse_addresses(entry for entry in networks if isinstance(entry, ipaddress.IPv4Network)),
         "ip6": ipaddress.collapse_addresses(entry for entry in networks if isinstance(entry, ipaddress.IPv6Network)),
@@ -39,7 +38,7 @@ def firewall_sources(sources: Iterable[Any]) -> dict[str, list[str]]:
 def _metrics(variables: Mapping[str, Any]) -> tuple[str, Any, Sequence[Any]] | None:
     """Return the rule of the balancer's metrics, or nothing where they are bound to loopback."""
     host, _, port = str(variables.get("kallithea_loadbalancer_metrics_bind", "127.0.0.1:8405")).rpartition(":")
-    bound = network(host.strip("[]"))
+    bound = source_network(host.strip("[]"))
     if host == "localhost" or (bound is not None and bound.is_loopback):
         return None
     return "metrics", port, variables.get("kallithea_loadbalancer_metrics_networks") or []
@@ -71,7 +70,7 @@ def firewall_rules(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
         if number:
             rule = rules.setdefault(number, {"name": what, "port": number, "sources": []})
             rule["name"] = rule["name"] if what in rule["name"].split(", ") else f"{rule['name']}, {what}"
-            rule["sources"] += [str(source) for source in sources if network(str(source)) and str(source) not in rule["sources"]]
+            rule["sources"] += [str(source) for source in sources if source_network(str(source)) and str(source) not in rule["sources"]]
     return list(rules.values())
 
 

@@ -4,23 +4,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import is_address
 
 TIERS = ("storage", "database", "broker", "app", "ci", "loadbalancer")
-
-
-def is_address(text: str) -> bool:
-    """Tell whether the text is an IPv4 or IPv6 address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def node_address(name: str, variables: Mapping[str, Any]) -> str:
