@@ -152,7 +152,9 @@ def alike_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
 def unread_variables(variables: Variables) -> list[str]:
     """Return a sentence for each of a host's variables that is called like one of ours and that nothing reads."""
     ignored = variables.get("kallithea_ignore_variables", [])
-    return unknown_variables((name for name in variables if name.startswith("kallithea_")), ignored if isinstance(ignored, list) else [])
+    names = (name for name in variables if name.startswith("kallithea_"))
+    problems: list[str] = unknown_variables(names, ignored if isinstance(ignored, list) else [])
+    return problems
 
 
 def inventory_problems(

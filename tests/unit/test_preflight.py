@@ -247,7 +247,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def judged(**variables: Any) -> list[str]:
     """Return what is wrong with one host's variables."""
-    return preflight.spec_problems(["app1"], {"app1": variables}, OPTIONS)
+    problems: list[str] = preflight.spec_problems(["app1"], {"app1": variables}, OPTIONS)
+    return problems
 
 
 @pytest.mark.parametrize(
