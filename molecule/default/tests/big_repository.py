@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from repositories import Make
 from scm import Client
-from traffic import Make
 
 MEGABYTES = 160
 

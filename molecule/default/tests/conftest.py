@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import repositories
 import settings as cluster_settings
 from balancer import Balancer
 from machines import Machine, wait_until
 from scm import HOME, Client
 from settings import Settings
-from web import ApiError, Site
+from web import Site
 
 cluster_settings.use(cluster_settings.ROOT / "inventories/cluster/hosts.yml", Path(__file__).resolve().parents[1] / "inventory/hosts.yml")
 
@@ -106,24 +106,9 @@ def balancer_log(balancer: Balancer) -> Callable[[float], list[dict[str, str]]]:
 
 
 @pytest.fixture(scope="session")
-def make_repository(site: Site, machines: dict[str, Machine], settings: Settings) -> Iterator[Callable[[str, str], str]]:
+def make_repository(site: Site, machines: dict[str, Machine], settings: Settings) -> Iterator[repositories.Make]:
     """Return a function that makes a repository and tells its name; all of them are removed at the end."""
-    word = "test-" + secrets.token_hex(4)
-    made: list[str] = []
-
-    def make(kind: str, purpose: str) -> str:
-        name = f"{word}-{purpose}"
-        made.append(name)
-        site.create_repository(name, kind)
-        return name
-
-    yield make
-    for name in made:
-        try:
-            site.call("delete_repo", repoid=name)
-        except ApiError as error:
-            assert "does not exist" in str(error), error
-    machines[settings.node].run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
+    yield from repositories.maker(site, machines[settings.node], settings)
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from balancer import Balancer
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Site
 
-Make = Callable[[str, str], str]
 # The promise is that requests begun 6 s after a loss succeed; two more for a busy machine with two cores.
 LEAVE_SECONDS = 8.0
 # A container that was killed boots first.
@@ -110,13 +110,8 @@ class Users:
         """Push a commit to each repository, all at the same time."""
 
         def push(kind: str, name: str) -> None:
-            folder, url = f"out-{name}", self.client.url(name)
-            if kind == "git":
-                self.client.commit_git(folder, word)
-                self.client.run(f"cd {folder} && git push -q {url} master")
-            else:
-                self.client.commit_hg(folder, word)
-                self.client.run(f"hg -R {folder} push -q {url}")
+            self.client.commit(kind, f"out-{name}", word)
+            self.client.push(kind, f"out-{name}", self.client.url(name))
 
         with ThreadPoolExecutor() as executor:
             list(executor.map(push, KINDS, self.repositories))
@@ -125,8 +120,7 @@ class Users:
         """Clone each repository, all at the same time, and find what was pushed last."""
 
         def clone(kind: str, name: str) -> None:
-            folder = f"in-{name}"
-            cloned = self.client.run(f"rm -rf {folder} && {kind} clone -q {self.client.url(name, hostname)} {folder} && cat {folder}/word")
+            cloned = self.client.clone(kind, self.client.url(name, hostname), f"in-{name}")
             assert cloned.splitlines()[-1:] == [word], f"the clone of {name} ends with {cloned[-100:]!r} instead of {word}"
 
         with ThreadPoolExecutor() as executor:

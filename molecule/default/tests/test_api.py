@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
-from traffic import Make
 from web import ApiError, Site
 
 # Half of them are deleted again, for each of the others the source is forked.
@@ -74,10 +74,10 @@ class Maker:
 def heads(client: Client, make_repository: Make) -> dict[str, str]:
     """Make a repository of each kind with a commit in it; return the repositories with what a client sees as their head."""
     heads = {}
-    for kind, commit, push in (("git", client.commit_git, "git -C {} push -q {} master"), ("hg", client.commit_hg, "hg -R {} push -q {}")):
+    for kind in KINDS:
         name = make_repository(kind, f"source-{kind}")
-        heads[name] = commit(f"source-{kind}", "source")
-        client.run(push.format(f"source-{kind}", client.url(name)))
+        heads[name] = client.commit(kind, f"source-{kind}", "source")
+        client.push(kind, f"source-{kind}", client.url(name))
     return heads
 
 

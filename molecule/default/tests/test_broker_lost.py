@@ -13,8 +13,9 @@ from itertools import count
 
 import faults
 import pytest
-from faults import Make, Users
+from faults import Users
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import ApiError, Site

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import faults
 from balancer import Balancer
-from faults import Make, Users
+from faults import Users
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Answer, Site

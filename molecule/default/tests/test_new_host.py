@@ -11,8 +11,9 @@ import playbook_runs
 import pytest
 import yaml
 from balancer import Balancer
-from faults import Make, Users
+from faults import Users
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Site

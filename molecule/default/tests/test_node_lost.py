@@ -7,8 +7,9 @@ import time
 import faults
 import pytest
 from balancer import Balancer
-from faults import Make, Users
+from faults import Users
 from machines import Machine
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Site

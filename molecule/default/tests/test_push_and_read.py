@@ -5,9 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from repositories import Make
 from scm import Client
 from settings import Settings
-from traffic import Make
 
 PUSHES = 100
 LOOP_SECONDS = 420.0

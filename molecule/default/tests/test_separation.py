@@ -15,9 +15,10 @@ import pytest
 from balancer import Balancer
 from machines import Machine, wait_until
 from pools import Pools
+from repositories import Make
 from scm import HOME, Client
 from settings import Settings
-from traffic import Line, Make, at_work, fresh_path, lines_of, slow_clones, unfinished
+from traffic import Line, at_work, fresh_path, lines_of, unfinished
 from web import Site
 
 pytest_plugins = ["big_repository"]
@@ -163,7 +164,7 @@ def test_bots_spill_over_where_the_ci_node_is_full(
     ci = settings.groups["ci"][0]
     full = settings.host_pools[ci]["ci"]["processes"]
     url, path = robot.url(small["git"]), f"/{small['git']}"
-    with slow_clones(robot, big_repository, full):
+    with robot.slow_clones(big_repository, full):
         wait_until(f"all processes of {ci} at work", lambda: Pools(machines[ci], settings).are_at_work("ci", full))
         begin = time.time()
         robot.run(f"git ls-remote {url}")
@@ -186,7 +187,7 @@ def test_clones_on_all_nodes_take_no_page(
         return all(Pools(machines[node], settings).are_at_work("scm", processes) for node, processes in nodes.items())
 
     seconds = []
-    with slow_clones(client, big_repository, sum(nodes.values())):
+    with client.slow_clones(big_repository, sum(nodes.values())):
         wait_until("all processes for clones at work", busy, 60)
         for number in range(PAGES):
             asked = time.monotonic()

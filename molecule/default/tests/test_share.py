@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 import playbook_runs
 import pytest
 from balancer import Balancer
-from faults import Make, Users
+from faults import Users
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Answer, Site

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import csv
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from balancer import Balancer
 from machines import wait_until
-from scm import Client
 from settings import Settings
 from web import BROWSER, REQUEST_SECONDS, Site, TlsConnection
 
-# Slow enough that no clone of the big repository ends while a test looks, whatever the buffers on the way hold.
-SLOW_RATE = 1_000_000
-
-Make = Callable[[str, str], str]
 Line = dict[str, str]
 
 
@@ -58,15 +53,3 @@ def unfinished(site: Site, path: str, headers: Mapping[str, str], begin: bytes) 
         yield
     finally:
         connection.close()
-
-
-@contextmanager
-def slow_clones(client: Client, repository: str, count: int, seconds: float = 150.0) -> Iterator[None]:
-    """Hold so many clones open over slow lines; end them and remove their folders."""
-    client.clear_slow_clones(count)
-    try:
-        for number in range(count):
-            client.slow_clone(number, repository, SLOW_RATE, seconds)
-        yield
-    finally:
-        client.clear_slow_clones(count)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import repositories
 import settings as cluster_settings
 import yaml
 from machines import Machine, wait_until
 from scm import HOME, Client
 from settings import Settings
-from web import ApiError, Site
+from web import Site
 
 SCENARIO = Path(__file__).resolve().parents[1]
 cluster_settings.use(SCENARIO / "inventory/hosts.yml")
@@ -73,23 +73,9 @@ def site(settings: Settings) -> Site:
 
 
 @pytest.fixture(scope="session")
-def make_repository(site: Site) -> Iterator[Callable[[str, str], str]]:
+def make_repository(site: Site, app: Machine, settings: Settings) -> Iterator[repositories.Make]:
     """Return a function that makes a repository and tells its name; all of them are removed at the end."""
-    word = "test-" + secrets.token_hex(4)
-    made: list[str] = []
-
-    def make(kind: str, purpose: str) -> str:
-        name = f"{word}-{purpose}"
-        made.append(name)
-        site.create_repository(name, kind)
-        return name
-
-    yield make
-    for name in made:
-        try:
-            site.call("delete_repo", repoid=name)
-        except ApiError as error:
-            assert "does not exist" in str(error), error
+    yield from repositories.maker(site, app, settings)
 
 
 @pytest.fixture(autouse=True)

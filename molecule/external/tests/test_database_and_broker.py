@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import ApiError, Site
 
-Make = Callable[[str, str], str]
 AS_SERVICE = "cd / && setpriv --reuid=kallithea --regid=kallithea --init-groups env HOME=/var/lib/kallithea /opt/kallithea/current/bin/python3 -c"
 CONNECTIONS = (
     "SELECT usename, ssl, count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"

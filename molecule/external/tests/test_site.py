@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
 
 import pytest
+from repositories import Make, push_look_and_clone
 from scm import Client
 from settings import Settings
 from web import Site
-
-Make = Callable[[str, str], str]
 
 
 def test_login_and_pages(site: Site) -> None:
@@ -29,21 +27,7 @@ def test_the_certificate_is_the_given_one(settings: Settings, name: str) -> None
     assert shown == ssl.PEM_cert_to_DER_cert((settings.ca_file.parent / "scm.crt").read_text())
 
 
-def test_git(client: Client, site: Site, make_repository: Make) -> None:
-    """A repository made by Celery takes a push of git, shows it on a page and gives it to a clone."""
-    name = make_repository("git", "git")
-    commit = client.commit_git("git-out", "word-of-git")
-    client.run(f"cd git-out && git push -q {client.url(name)} master")
-    page = site.get(f"/{name}/changeset/{commit}")
-    assert page.status == 200 and "word-of-git" in page.text
-    assert client.run(f"rm -rf git-in && git clone -q {client.url(name)} git-in && cat git-in/word").strip() == "word-of-git"
-
-
-def test_hg(client: Client, site: Site, make_repository: Make) -> None:
-    """The same with Mercurial."""
-    name = make_repository("hg", "hg")
-    changeset = client.commit_hg("hg-out", "word-of-hg")
-    client.run(f"hg -R hg-out push -q {client.url(name)}")
-    page = site.get(f"/{name}/changeset/{changeset}")
-    assert page.status == 200 and "word-of-hg" in page.text
-    assert client.run(f"rm -rf hg-in && hg clone -q {client.url(name)} hg-in && cat hg-in/word").strip() == "word-of-hg"
+@pytest.mark.parametrize("kind", ["git", "hg"])
+def test_push_page_and_clone(client: Client, site: Site, make_repository: Make, kind: str) -> None:
+    """A repository made by Celery takes a push, shows it on a page and gives it to a clone."""
+    push_look_and_clone(client, site, kind, make_repository(kind, kind))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from machines import Machine
 from settings import Settings
 
@@ -13,6 +16,8 @@ ENVIRONMENT = (
 )
 GITCONFIG = "[user]\n name = Tester\n email = tester@localhost\n[init]\n defaultBranch = master\n[core]\n compression = 0\n[gc]\n auto = 0\n"
 
+# Bytes a second: slow enough that what the buffers on the way hold lets no clone of a big repository end while a test looks.
+SLOW_RATE = 1_000_000
 # Stands between git and the site, and passes the answer on as slowly as a bad line, until a file appears.
 THROTTLE = """
 import os, select, socket, sys, threading, time
@@ -92,6 +97,18 @@ class Client:
             f"[ -d {folder}/.hg ] || hg init {folder}; cd {folder} && echo {text} >> word && hg commit -q -A -m {text} && hg log -r tip -T '{{node}}'"
         ).strip()
 
+    def commit(self, kind: str, folder: str, text: str) -> str:
+        """Make a commit of either kind."""
+        return self.commit_git(folder, text) if kind == "git" else self.commit_hg(folder, text)
+
+    def push(self, kind: str, folder: str, url: str) -> None:
+        """Push what is in a working copy."""
+        self.run(f"git -C {folder} push -q {url} master" if kind == "git" else f"hg -R {folder} push -q {url}")
+
+    def clone(self, kind: str, url: str, folder: str) -> str:
+        """Clone anew and return the file that the commits are made in."""
+        return self.run(f"rm -rf {folder} && {kind} clone -q {url} {folder} && cat {folder}/word")
+
     def slow_clone(self, number: int, repository: str, rate: int, seconds: float) -> str:
         """Start a clone over a slow line in the background and return its unit; free_clones lets all run at full speed."""
         unit, here, folder = f"slow-clone-{number}", f"127.0.1.{number + 1}", f"{HOME}/slow-{number}"
@@ -103,6 +120,17 @@ class Client:
         )
         self.machine.start(unit, script, seconds)
         return unit
+
+    @contextmanager
+    def slow_clones(self, repository: str, count: int, seconds: float = 150.0) -> Iterator[None]:
+        """Hold so many clones open over slow lines; end them and remove their folders."""
+        self.clear_slow_clones(count)
+        try:
+            for number in range(count):
+                self.slow_clone(number, repository, SLOW_RATE, seconds)
+            yield
+        finally:
+            self.clear_slow_clones(count)
 
     def free_clones(self) -> None:
         """Take the brake off all slow clones."""

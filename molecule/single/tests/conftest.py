@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import repositories
 import settings as cluster_settings
 from machines import Machine, wait_until
 from pools import Pools
 from scm import HOME, Client
 from settings import Settings
-from web import ApiError, Site
+from web import Site
 
 cluster_settings.use(cluster_settings.ROOT / "inventories/single-host/hosts.yml", Path(__file__).resolve().parents[1] / "inventory/hosts.yml")
 
@@ -66,28 +66,13 @@ def pools(node: Machine, settings: Settings) -> Pools:
 
 
 @pytest.fixture(scope="session")
-def make_repository(site: Site, node: Machine, settings: Settings) -> Iterator[Callable[[str, str], str]]:
+def make_repository(site: Site, node: Machine, settings: Settings) -> Iterator[repositories.Make]:
     """Return a function that makes a repository and tells its name; all of them are removed at the end."""
-    word = "test-" + secrets.token_hex(4)
-    made: list[str] = []
-
-    def make(kind: str, purpose: str) -> str:
-        name = f"{word}-{purpose}"
-        made.append(name)
-        site.create_repository(name, kind)
-        return name
-
-    yield make
-    for name in made:
-        try:
-            site.call("delete_repo", repoid=name)
-        except ApiError as error:
-            assert "does not exist" in str(error), error
-    node.run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
+    yield from repositories.maker(site, node, settings)
 
 
 @pytest.fixture(scope="session")
-def heavy_repository(client: Client, make_repository: Callable[[str, str], str]) -> Iterator[tuple[str, float]]:
+def heavy_repository(client: Client, make_repository: repositories.Make) -> Iterator[tuple[str, float]]:
     """Push 200 MB that do not compress in one commit, in chunks; return the repository and the seconds it took."""
     name = make_repository("git", "heavy")
     client.run("rm -rf heavy && git init -q heavy && cd heavy && head -c 200M /dev/urandom > random && git add random && git commit -q -m heavy")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from machines import Machine
+from repositories import Make
 from scm import Client, curl
 from settings import Settings
 from web import Site
@@ -39,7 +40,7 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def repository(make_repository: Callable[[str, str], str], client: Client) -> str:
+def repository(make_repository: Make, client: Client) -> str:
     """Return a repository with something in it."""
     name = make_repository("git", "bodies")
     client.commit_git("bodies", "word")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from machines import Machine, Result, wait_until
 from pools import Pools
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Site
@@ -49,8 +50,6 @@ for _ in $(seq 200); do
 done
 pkill -KILL -f '^/opt/kallithea/current/bin/python3 [^ ]*kallithea-db-create create'
 """
-
-Make = Callable[[str, str], str]
 
 
 def use_all(client: Client, site: Site, repository: str, word: str) -> None:

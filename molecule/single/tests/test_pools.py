@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from machines import Machine, wait_until
 from pools import Pools
-from scm import Client
+from scm import SLOW_RATE, Client
 from settings import Settings
 from web import Site
 
 # A clone stays on for this long, and the pages are looked at; raise it for a longer look.
 BUSY_SECONDS = 60.0
-# Slow enough that what the buffers on the way hold lets no clone of 200 MB end while the test looks.
-SLOW_RATE = 1_000_000
 PAGE_SECONDS = 5.0
 UNIT_SECONDS = 150.0
-
-
-@contextmanager
-def slow_clones(client: Client, repository: str, count: int) -> Iterator[None]:
-    """Hold so many clones open over slow lines; end them and remove their folders."""
-    client.clear_slow_clones(count)
-    try:
-        for number in range(count):
-            client.slow_clone(number, repository, SLOW_RATE, UNIT_SECONDS)
-        yield
-    finally:
-        client.clear_slow_clones(count)
 
 
 def test_processes_by_name(pools: Pools, settings: Settings) -> None:
@@ -70,7 +54,7 @@ def test_clone_storm_takes_no_page(client: Client, node: Machine, pools: Pools, 
     slowest = 0.0
     pages = 0
     begin = time.time()
-    with slow_clones(client, repository, processes + 1):
+    with client.slow_clones(repository, processes + 1, UNIT_SECONDS):
         wait_until("all processes at work", lambda: len(pools.at_work("scm")) == processes)
         client.run(f"git ls-remote {client.url(repository, settings.ci_hostname)}", seconds=PAGE_SECONDS)
         client.commit_git("storm", "storm")

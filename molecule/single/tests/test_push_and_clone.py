@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from machines import Machine
+from repositories import Make, push_look_and_clone
 from scm import Client
 from settings import Settings
 from web import ApiError, Site
@@ -13,27 +12,11 @@ from web import ApiError, Site
 HEADS = 2000
 HEAVY_PUSH_SECONDS = 60.0
 
-Make = Callable[[str, str], str]
 
-
-def test_git_push_page_and_clone(client: Client, site: Site, make_repository: Make) -> None:
-    """A commit pushed by git stands on its page, and in a clone of anybody."""
-    name = make_repository("git", "git")
-    commit = client.commit_git("git-out", "word-of-git")
-    client.run(f"cd git-out && git push -q {client.url(name)} master")
-    page = site.get(f"/{name}/changeset/{commit}")
-    assert page.status == 200 and "word-of-git" in page.text
-    assert client.run(f"rm -rf git-in && git clone -q {client.url(name)} git-in && cat git-in/word").strip() == "word-of-git"
-
-
-def test_hg_push_page_and_clone(client: Client, site: Site, make_repository: Make) -> None:
-    """A changeset pushed by hg stands on its page, and in a clone of anybody."""
-    name = make_repository("hg", "hg")
-    changeset = client.commit_hg("hg-out", "word-of-hg")
-    client.run(f"hg -R hg-out push -q {client.url(name)}")
-    page = site.get(f"/{name}/changeset/{changeset}")
-    assert page.status == 200 and "word-of-hg" in page.text
-    assert client.run(f"rm -rf hg-in && hg clone -q {client.url(name)} hg-in && cat hg-in/word").strip() == "word-of-hg"
+@pytest.mark.parametrize("kind", ["git", "hg"])
+def test_push_page_and_clone(client: Client, site: Site, make_repository: Make, kind: str) -> None:
+    """What is pushed stands on its page, and in a clone of anybody."""
+    push_look_and_clone(client, site, kind, make_repository(kind, kind))
 
 
 def test_bots_name_serves_the_same_repositories(client: Client, settings: Settings, make_repository: Make) -> None:

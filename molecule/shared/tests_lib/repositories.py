@@ -1,0 +1,44 @@
+"""Repositories that tests make on the site, and the way from a push to a clone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+
+from machines import Machine
+from scm import Client
+from settings import Settings
+from web import ApiError, Site
+
+# Makes a repository of a kind for a purpose and tells its name.
+Make = Callable[[str, str], str]
+
+
+def maker(site: Site, node: Machine, settings: Settings) -> Iterator[Make]:
+    """Yield a function that makes repositories, as the fixture make_repository; remove all of them at the end, on the storage of the node too."""
+    word = "test-" + secrets.token_hex(4)
+    made: list[str] = []
+
+    def make(kind: str, purpose: str) -> str:
+        name = f"{word}-{purpose}"
+        made.append(name)
+        site.create_repository(name, kind)
+        return name
+
+    yield make
+    for name in made:
+        try:
+            site.call("delete_repo", repoid=name)
+        except ApiError as error:
+            assert "does not exist" in str(error), error
+    node.run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
+
+
+def push_look_and_clone(client: Client, site: Site, kind: str, name: str) -> None:
+    """Push a commit into an empty repository; fail unless it stands on its page and in a clone."""
+    word, url = f"word-of-{kind}", client.url(name)
+    commit = client.commit(kind, f"{kind}-out", word)
+    client.push(kind, f"{kind}-out", url)
+    page = site.get(f"/{name}/changeset/{commit}")
+    assert page.status == 200 and word in page.text
+    assert client.clone(kind, url, f"{kind}-in").strip() == word
