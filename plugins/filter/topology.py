@@ -72,6 +72,12 @@ def topology(
     return {tier: [tier_node(tier, name, hostvars[name], default_pools, default_celery) for name in groups.get(f"kallithea_{tier}", [])] for tier in TIERS}
 
 
+def storage_lines(variables: Mapping[str, Any]) -> list[str]:
+    """Return how fast the shared storage was when the hosts tried it: in this run, or as the host remembers it."""
+    state = variables.get("__kallithea_common_host", {}).get("state", {})
+    return list(variables.get("__kallithea_storage_acceptance", state.get("storage_accepted", {})).get("lines", []))
+
+
 def site_report(nodes: Mapping[str, Sequence[Mapping[str, Any]]], variables: Mapping[str, Any]) -> list[str]:
     """Return the lines that site prints at its end: where it is, how to log in, what runs where, what to do next."""
     scheme = "http" if variables.get("kallithea_loadbalancer_tls") == "off" else "https"
@@ -88,6 +94,7 @@ def site_report(nodes: Mapping[str, Sequence[Mapping[str, Any]]], variables: Map
         for tier, what in (("loadbalancer", "load balancer"), ("database", "PostgreSQL"), ("broker", "RabbitMQ"))
         for node in nodes[tier]
     ]
+    lines += storage_lines(variables)
     lines.append(
         "Next: log in, change the administrator's e-mail address, create users and repository groups; keep the secrets file safe (ansible-vault encrypt)."
     )
@@ -99,4 +106,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"topology": topology, "site_report": site_report}
+        return {"topology": topology, "site_report": site_report, "storage_lines": storage_lines}

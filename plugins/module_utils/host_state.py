@@ -83,9 +83,18 @@ def parse_cluster_id(text: str) -> str:
     return named if isinstance(named, str) else ""
 
 
+def parse_accepted(text: str) -> dict[str, Any]:
+    """Return what the storage's acceptance test left on the host, or nothing where it is missing or damaged."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def parse_mount(text: str, path: str) -> dict[str, Any]:
     """Return what is mounted at the path itself, from /proc/self/mountinfo; of several mounts one over the other the last is seen."""
-    result: dict[str, Any] = {"is_mount": False, "fstype": "", "source": "", "options": []}
+    result: dict[str, Any] = {"is_mount": False, "fstype": "", "source": "", "options": [], "super_options": []}
     for line in text.splitlines():
         fields = line.split(" ")
         if "-" not in fields[6:]:
@@ -95,7 +104,7 @@ def parse_mount(text: str, path: str) -> dict[str, Any]:
         if len(rest) < 3 or unescape(fields[4]) != path:
             continue
         options = sorted({*fields[5].split(","), *(["ro"] if "ro" in rest[2].split(",") else [])})
-        result = {"is_mount": True, "fstype": rest[0], "source": unescape(rest[1]), "options": options}
+        result = {"is_mount": True, "fstype": rest[0], "source": unescape(rest[1]), "options": options, "super_options": sorted(rest[2].split(","))}
     return result
 
 

@@ -34,6 +34,10 @@ options:
     description: File that says of which cluster the host has used the storage.
     type: path
     required: true
+  accepted_file:
+    description: File in which the storage's acceptance test left what it accepted.
+    type: path
+    required: true
   storage_path:
     description: The storage's path; its marker says to which cluster it belongs.
     type: path
@@ -59,6 +63,7 @@ EXAMPLES = r"""
     gid: 2200
     identity_file: /etc/kallithea/cluster.json
     storage_file: /etc/kallithea/storage.json
+    accepted_file: /etc/kallithea/storage-accepted.json
     storage_path: /srv/kallithea
     controller_clock: "{{ now(utc=true).timestamp() }}"
 """
@@ -132,6 +137,9 @@ state:
     storage_identity:
       description: The same of the file that says of which cluster the host has used the storage.
       type: dict
+    storage_accepted:
+      description: What the storage's acceptance test accepted here, and its figures; empty where there is none.
+      type: dict
     storage:
       description: What lies at the storage's path.
       type: dict
@@ -153,6 +161,9 @@ state:
           type: str
         options:
           description: The mount's options, C(ro) also where the file system as a whole is read-only.
+          type: list
+        super_options:
+          description: The options of the file system itself, those of an NFS client among them.
           type: list
         uid:
           description: Numeric id of the owner, -1 where nothing is there.
@@ -190,6 +201,7 @@ from typing import TypeVar
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import (
+    parse_accepted,
     parse_addresses,
     parse_cgroup_limit_mb,
     parse_cluster_id,
@@ -319,6 +331,7 @@ def main() -> None:
             "gid": {"type": "int", "required": True},
             "identity_file": {"type": "path", "required": True},
             "storage_file": {"type": "path", "required": True},
+            "accepted_file": {"type": "path", "required": True},
             "storage_path": {"type": "path", "required": True},
             "controller_clock": {"type": "float", "required": True},
         },
@@ -342,6 +355,7 @@ def main() -> None:
             "marker": marker,
             "storage": found,
             "storage_identity": cluster(module.params["storage_file"]),
+            "storage_accepted": parse_accepted(read(module.params["accepted_file"])),
             **accounts(module.params["user"], module.params["uid"], module.params["gid"]),
         },
     )
