@@ -228,6 +228,12 @@ def acceptance_lines(found: Mapping[str, Found], path: str) -> list[str]:
     ]
 
 
+def acceptance_found(hosts: Sequence[str], variables: Mapping[str, Found]) -> dict[str, Found]:
+    """Return for each host what it found in the last step that it did."""
+    steps = [f"__kallithea_storage_{step}" for step in ("seen_by", "changed", "looked", "begun")]
+    return {name: next((variables[name][step]["result"] for step in steps if "result" in variables[name].get(step, {})), {}) for name in hosts}
+
+
 def acceptance_stamp(mount: Found, covers: Found) -> dict[str, Any]:
     """Return what an acceptance covers on a host: another mount, host, id or choice makes it void."""
     return {**covers, "mount": {name: mount.get(name) for name in ("fstype", "source", "options", "super_options")}}
@@ -267,6 +273,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "acceptance_problems": acceptance_problems,
+            "acceptance_found": acceptance_found,
             "acceptance_lines": acceptance_lines,
             "acceptance_stamp": acceptance_stamp,
             "is_accepted": is_accepted,
