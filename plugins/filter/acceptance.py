@@ -196,7 +196,7 @@ def acceptance_problems(
         problems.append(f"The storage server exports no {path} to anybody: run the playbook storage for it.")
     if any("async" in options for options in exports or []):
         problems.append(f"The storage server exports {path} with async, so that it loses acknowledged pushes when it stops; export it with sync.")
-    if left:
+    if left and not found[leader].get("error"):
         problems.append(f"The storage {path} keeps the folder .kallithea-acceptance, which {leader} could not remove ({left}): remove it by hand.")
     return problems
 
@@ -219,11 +219,13 @@ def acceptance_lines(found: Mapping[str, Found], path: str) -> list[str]:
     if len(names) < 2:
         return [*lines, f"Storage {path}: tried by {names[0]} alone, so nothing is known of visibility, races and locks between hosts"]
     won = {kind: ", ".join(f"{name} {len(host['races'][kind]['won'])}" for name, host in found.items()) for kind in RACES}
+    rounds = min(host["races"][kind]["tried"] for host in found.values() for kind in RACES)
     sights = [host["sights"] for name, host in found.items() if name != names[0]]
     latest = ", ".join(f"{what} {max(sight[what]['ms'] for sight in sights):.0f} ms" for what in SIGHTS)
     return [
         *lines,
-        f"Storage {path}: races won, exclusive creation by {won['exclusive']}; symbolic link by {won['symlink']}; flock excludes between {', '.join(names)}",
+        f"Storage {path}: {rounds} rounds of races, exclusive creation won by {won['exclusive']}; symbolic link by {won['symlink']}; "
+        f"flock excludes between {', '.join(names)}",
         f"Storage {path}: changes of {names[0]} seen after at most: {latest}",
     ]
 

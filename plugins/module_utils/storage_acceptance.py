@@ -27,7 +27,7 @@ FOLDER = ".kallithea-acceptance"
 PROBES = ("new", "renamed", "removed", "rewritten", "replaced", "made", "race")
 OLD, NEW = "old\n", "new\n"
 ROUNDS = 200
-RACE_SECONDS = 3.5
+RACE_SECONDS = 5.0
 # Who wins all rounds alone waits for the others; who races with them leaves them just enough time to be first.
 ALONE_SECONDS, TOGETHER_SECONDS, TOGETHER_ROUNDS = 0.015, 0.003, 5
 SIGHT_SECONDS = 1.0
@@ -283,11 +283,12 @@ def change(folder: str, number: int, hosts: int) -> dict[str, Any]:
     if hosts < 2:
         return found
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    found["races"] = {
-        "exclusive": race(folder, "exclusive", lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))),
-        # As Mercurial takes its lock.
-        "symlink": race(folder, "symlink", lambda path: os.symlink(owner, path)),
+    # As git takes the lock of a branch, and Mercurial that of a repository.
+    attempts: dict[str, Callable[[str], None]] = {
+        "exclusive": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)),
+        "symlink": lambda path: os.symlink(owner, path),
     }
+    found["races"] = race(folder, attempts)
     return found
 
 
@@ -321,23 +322,27 @@ def try_lock(path: str, seconds: float = 0.0) -> str:
         os.close(descriptor)
 
 
-def race(folder: str, kind: str, attempt: Callable[[str], None], rounds: int = ROUNDS, seconds: float = RACE_SECONDS) -> dict[str, Any]:
-    """Try to be the first at each of many names; say how many were tried and which were won."""
-    won: list[int] = []
-    tried, lost, problem = 0, -TOGETHER_ROUNDS, ""
+def race(folder: str, attempts: Mapping[str, Callable[[str], None]], rounds: int = ROUNDS, seconds: float = RACE_SECONDS) -> dict[str, Any]:
+    """Try in each round to be the first at a name, in each way; say how many rounds there were, and which were won."""
+    found: dict[str, dict[str, Any]] = {way: {"tried": 0, "won": [], "error": ""} for way in attempts}
+    lost = -TOGETHER_ROUNDS
     end = time.monotonic() + seconds
-    while tried < rounds and time.monotonic() < end and not problem:
-        try:
-            attempt(os.path.join(folder, "race", f"{kind}{tried}"))
-        except FileExistsError:
-            lost = tried
-        except OSError as error:
-            problem = said(error)
-        else:
-            won.append(tried)
-            time.sleep(random.uniform(0, TOGETHER_SECONDS) if tried - lost < TOGETHER_ROUNDS else ALONE_SECONDS)
-        tried += 1
-    return {"tried": tried, "won": won, "error": problem}
+    for number in range(rounds):
+        if time.monotonic() > end:
+            break
+        for way, attempt in attempts.items():
+            try:
+                attempt(os.path.join(folder, "race", f"{way}{number}"))
+                found[way]["won"].append(number)
+            except FileExistsError:
+                lost = number
+            except OSError as error:
+                found[way]["error"] = said(error)
+                return found
+            found[way]["tried"] = number + 1
+        if any(number in way["won"] for way in found.values()):
+            time.sleep(random.uniform(0, TOGETHER_SECONDS) if number - lost < TOGETHER_ROUNDS else ALONE_SECONDS)
+    return found
 
 
 def see(folder: str, run: str, number: int) -> dict[str, Any]:
