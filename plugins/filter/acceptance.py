@@ -194,7 +194,7 @@ def acceptance_problems(
     problems += race_points(path, {name: host for name, host in found.items() if not host.get("error")})
     if exports is not None and not exports:
         problems.append(f"The storage server exports no {path} to anybody: run the playbook storage for it.")
-    if any("async" in options for options in exports or []):
+    if any("async" in options for options in exports or []) and "async" not in accepted:
         problems.append(f"The storage server exports {path} with async, so that it loses acknowledged pushes when it stops; export it with sync.")
     if left and not found[leader].get("error"):
         problems.append(f"The storage {path} keeps the folder .kallithea-acceptance, which {leader} could not remove ({left}): remove it by hand.")
@@ -261,7 +261,7 @@ def acceptance_due(hosts: Sequence[str], variables: Mapping[str, Found], mode: s
         mounted = all(state["storage"]["is_mount"] and state["marker"]["exists"] for state in states.values())
         if not mounted or any(host.get("__kallithea_storage_problems") for host in known.values()) or storage_differences(states):
             return False
-    if any(host.get("__kallithea_storage_remounted") for host in known.values()):
+    if any("__kallithea_storage_mounted_anew" in host for host in known.values()):
         return True
     if all("__kallithea_storage_acceptance" in host for host in known.values()):
         return False

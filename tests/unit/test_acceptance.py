@@ -383,7 +383,7 @@ def test_hosts_that_do_not_meet(found: dict[str, dict[str, Any]]) -> None:
 def test_unsafe_mounts_that_a_site_accepts(found: dict[str, dict[str, Any]]) -> None:
     found["app1"]["mount"] = {**NFS, "options": ["rw"], "super_options": ["vers=3", "soft", "nocto", "lookupcache=pos"]}
     assert len(problems(found)) == 4
-    assert problems(found, accepted=["version", "soft", "nocto", "set_uid"]) == []
+    assert problems(found, accepted=["version", "soft", "nocto", "set_uid", "async"], exports=[["rw", "async"]]) == []
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def host(stamp: dict[str, Any] = STAMP, mount: dict[str, Any] = NFS, marked: boo
         (host({}), "changed", False, True),
         (host({}), "changed", True, True),
         (host(mount={**NFS, "super_options": ["soft"]}), "changed", False, True),
-        (host(__kallithea_storage_remounted=True), "changed", False, True),
+        (host(__kallithea_storage_mounted_anew={}), "changed", False, True),
         # Before anything is changed, what has a sentence already is not tried.
         (host({}, marked=False), "changed", True, False),
         (host({}, mount={**NFS, "is_mount": False}), "changed", True, False),

@@ -162,7 +162,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     seconds: float = RUN_SECONDS,
 ) -> Run:
-    """Run a playbook of the collection, or one of a test's own by its path, with extra variables from a file in the folder, without a terminal that could be asked."""
+    """Run a playbook of the collection or, by its path, a test's own, with extra variables from a file in the folder, without a terminal to ask."""
     inventories = inventories or cluster_settings.inventories()
     kept = {name: value for name, value in os.environ.items() if name not in {"ANSIBLE_FORCE_COLOR", "ANSIBLE_VAULT_PASSWORD_FILE"}}
     # The output that a user sees, each result on one line.
