@@ -11,7 +11,16 @@ from typing import Any
 from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import network
 
 AGE = re.compile(r"[1-9][0-9]*[dh]")
-LEAST = {"index_seconds": 60, "cleanup_seconds": 60, "session_days": 1, "beaker_keep_days": 1}
+LEAST = {
+    "index_seconds": 60,
+    "cleanup_seconds": 60,
+    "session_days": 1,
+    "beaker_keep_days": 1,
+    "maintenance_seconds": 60,
+    "maintenance_run_seconds": 1,
+    "maintenance_repository_seconds": 1,
+    "write_wait_seconds": 0,
+}
 
 
 def application_problems(settings: Mapping[str, Any]) -> list[str]:

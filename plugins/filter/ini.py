@@ -26,6 +26,7 @@ OWNED = {
     "remote_addr_variable": "kallithea_app_trusted_proxies",
     "url_scheme_variable": "kallithea_app_trusted_proxies",
     "force_https": "kallithea_app_scheme",
+    "git_path": "nothing: what writes holds its repository's lock by the program that it names",
     "git_hook_interpreter": "nothing: git hooks follow /opt/kallithea/current",
     "kallithea_cli_path": "nothing: it follows /opt/kallithea/current",
     "allow_repo_location_change": "kallithea_storage_path",

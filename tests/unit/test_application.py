@@ -18,6 +18,10 @@ GOOD: dict[str, Any] = {
     "cleanup_seconds": 86400,
     "session_days": 30,
     "beaker_keep_days": 30,
+    "maintenance_seconds": 86400,
+    "maintenance_run_seconds": 7200,
+    "maintenance_repository_seconds": 900,
+    "write_wait_seconds": 10,
 }
 
 
@@ -47,6 +51,8 @@ def test_an_age_in_days_or_hours_is_fine(age: str) -> None:
         ({"direct_clients": ["x y"]}, "kallithea_app_direct_clients holds 'x y', which is neither an address nor a network such as 192.0.2.0/24."),
         ({"index_seconds": "soon"}, "kallithea_app_index_seconds is soon; give at least 60."),
         ({"index_seconds": 5}, "kallithea_app_index_seconds is 5; give at least 60."),
+        ({"maintenance_run_seconds": 0}, "kallithea_app_maintenance_run_seconds is 0; give at least 1."),
+        ({"write_wait_seconds": "no"}, "kallithea_app_write_wait_seconds is no; give at least 0."),
         ({"session_days": 0}, "kallithea_app_session_days is 0; give at least 1."),
     ],
 )
