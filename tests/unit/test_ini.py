@@ -128,6 +128,7 @@ def test_rendered_ini(sessions: str) -> None:
         kallithea_app_sessions=sessions,
         __kallithea_app_broker_url="amqp://u:p@h:5672/%2F",
         __kallithea_app_current="/opt/kallithea/current",
+        __kallithea_app_lib="/usr/local/lib/kallithea",
         __kallithea_app_database_url="postgresql://u:p@/k?host=h",
     )
     parser = read_back(text)

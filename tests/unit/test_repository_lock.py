@@ -63,11 +63,11 @@ class Site:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 answer = site.run("receive-pack", "--stateless-rpc", "--advertise-refs", str(site.repository)).stdout
                 self.answer(b"001f# service=git-receive-pack\n0000" + answer, "advertisement")
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
@@ -196,7 +196,9 @@ def test_over_ssh_the_sentence_comes_before_the_references(site: Site) -> None:
     assert f"remote error: {SENTENCE}" in refused.stderr, refused.stderr
 
 
-@pytest.mark.parametrize("command", [["-c", "core.quotepath=false", "fetch", "URL", "--", "+refs/heads/main:refs/heads/main"], ["update-ref", "refs/heads/main", "SHA"]])
+@pytest.mark.parametrize(
+    "command", [["-c", "core.quotepath=false", "fetch", "URL", "--", "+refs/heads/main:refs/heads/main"], ["update-ref", "refs/heads/main", "SHA"]]
+)
 def test_the_application_itself_waits_too(site: Site, command: list[str]) -> None:
     site.push()
     second = site.commit("second")

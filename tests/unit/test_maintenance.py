@@ -1,0 +1,301 @@
+"""The maintenance of repositories, against real git and Mercurial repositories."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import fcntl
+import importlib.machinery
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from render import ROOT, render
+
+PATH = ROOT / "roles" / "app" / "files" / "kallithea-maintenance"
+HG = shutil.which("hg")
+
+
+def git(*words: str | pathlib.Path, folder: pathlib.Path, given: bytes = b"") -> str:
+    """Run git and return what it says."""
+    author = {f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = {**os.environ, **author, "GIT_CONFIG_GLOBAL": "/dev/null"}
+    return subprocess.run(["git", *words], cwd=folder, env=environment, input=given, capture_output=True, check=True, timeout=60).stdout.decode().strip()
+
+
+class Site:
+    """A storage, the program, and the program that stands for git."""
+
+    def __init__(self, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.storage = folder / "srv"
+        self.repositories = self.storage / "repositories"
+        self.repositories.mkdir(parents=True)
+        (self.storage / "locks").mkdir()
+        self.cluster = folder / "cluster.json"
+        for path in (self.cluster, self.storage / ".kallithea-cluster"):
+            path.write_text('{"cluster_id": "one"}')
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        loader = importlib.machinery.SourceFileLoader("kallithea_maintenance", str(PATH))
+        spec = importlib.util.spec_from_loader("kallithea_maintenance", loader)
+        assert spec is not None
+        self.program: Any = importlib.util.module_from_spec(spec)
+        loader.exec_module(self.program)
+        values = {"kallithea_storage_path": str(self.storage), "__kallithea_app_config": str(folder), "kallithea_app_write_wait_seconds": 5}
+        (folder / "gitconfig").write_text(render("app", "gitconfig.j2", values))
+        self.writer = folder / "kallithea-git"
+        self.writer.write_text(render("app", "kallithea-git.j2", values))
+        self.writer.chmod(0o755)
+        monkeypatch.setattr(self.program, "GIT_CONFIG", str(folder / "gitconfig"))
+        monkeypatch.setattr(self.program, "HG", HG)
+        self.monkeypatch = monkeypatch
+        self.capsys = capsys
+
+    def git(self, name: str, pushes: int = 3) -> pathlib.Path:
+        """Make a bare repository with that many pushes, each a pack of its own."""
+        path = self.repositories / name
+        path.mkdir(parents=True)
+        git("init", "-q", "--bare", "-b", "main", folder=path)
+        for number in range(pushes):
+            self.push(path, f"branch{number}")
+        return path
+
+    def push(self, path: pathlib.Path, branch: str) -> str:
+        """Write as a push does: a pack, and a reference with the lock held."""
+        parent = git("for-each-ref", "--format=%(objectname)", "--count=1", "--sort=-committerdate", folder=path)
+        blob = (
+            subprocess.run(["git", "hash-object", "-w", "--stdin"], cwd=path, input=os.urandom(2000), capture_output=True, check=True).stdout.decode().strip()
+        )
+        tree = git("mktree", folder=path, given=f"100644 blob {blob}\tfile\n".encode())
+        commit = git("commit-tree", tree, "-m", branch, *(["-p", parent] if parent else []), folder=path)
+        subprocess.run(
+            ["git", "pack-objects", "-q", "objects/pack/pack"], cwd=path, input=f"{commit}\n{tree}\n{blob}\n".encode(), capture_output=True, check=True
+        )
+        git("prune-packed", "-q", folder=path)
+        self.write(path, f"refs/heads/{branch}", commit)
+        return commit
+
+    def write(self, path: pathlib.Path, reference: str, commit: str) -> None:
+        """Move a reference as Kallithea does."""
+        subprocess.run([self.writer, "update-ref", reference, commit], cwd=path, check=True, capture_output=True, timeout=30)
+
+    def run(self, *words: str) -> tuple[int, list[str]]:
+        """Run the maintenance; return its status and what it says."""
+        command = ["kallithea-maintenance", "--storage", str(self.storage), "--cluster", str(self.cluster), *words]
+        self.monkeypatch.setattr(sys, "argv", command)
+        status = self.program.main()
+        return status, self.capsys.readouterr().out.splitlines()
+
+    def results(self, *words: str) -> dict[str, str]:
+        """Run the maintenance; return how each repository's turn ended."""
+        lines = self.run(*words)[1][:-1]
+        return {line.split(" (")[0]: line.split("): ")[1].rsplit(", ", 1)[0] for line in lines}
+
+
+@pytest.fixture
+def site(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Site:
+    return Site(tmp_path, monkeypatch, capsys)
+
+
+def packs(path: pathlib.Path) -> int:
+    """Return the number of packs."""
+    return len(list((path / "objects" / "pack").glob("*.pack")))
+
+
+def test_packs_and_references_are_joined_and_every_object_survives(site: Site) -> None:
+    path = site.git("group/one", pushes=6)
+    lost = site.push(path, "gone")
+    git("update-ref", "-d", "refs/heads/gone", folder=path)
+    loose = git("hash-object", "-w", "--stdin", folder=path, given=b"nobody's")
+    before = git("cat-file", "--batch-all-objects", "--batch-check", folder=path).splitlines()
+    references = git("for-each-ref", folder=path)
+    assert packs(path) == 7
+    status, lines = site.run()
+    assert status == 0
+    assert lines[0].startswith("group/one (git): done, ")
+    assert lines[1].startswith("1 repositories: 1 done, 0 unchanged, 0 busy, 0 failed, 0 left for the next run; ")
+    assert packs(path) == 1
+    assert not list((path / "refs" / "heads").iterdir())
+    assert (path / "objects" / "info" / "commit-graph").exists()
+    assert git("for-each-ref", folder=path) == references
+    assert git("cat-file", "--batch-all-objects", "--batch-check", folder=path).splitlines() == before
+    assert {git("cat-file", "-t", name, folder=path) for name in (lost, loose)} == {"commit", "blob"}
+    git("fsck", "--full", "--strict", folder=path)
+    host, process, who = (site.storage / "locks" / "group" / "one" / ".lock").read_text().split()
+    assert (host, int(process), who) == (os.uname().nodename, os.getpid(), "maintenance")
+
+
+def test_only_what_was_written_to_has_a_turn(site: Site) -> None:
+    one = site.git("one")
+    site.git("two")
+    assert site.results() == {"one": "done", "two": "done"}
+    assert site.results() == {}
+    site.push(one, "new")
+    assert site.results() == {"one": "done"}
+    assert site.results("two") == {"two": "done"}
+
+
+def test_a_write_after_the_lock_was_given_back_is_not_forgotten(site: Site) -> None:
+    one = site.git("one")
+    real = site.program.run
+
+    def slow(command: list[str], *rest: Any) -> None:
+        if "commit-graph" in command:
+            site.write(one, "refs/heads/late", git("rev-parse", "branch0", folder=one))
+        real(command, *rest)
+
+    site.monkeypatch.setattr(site.program, "run", slow)
+    assert site.results() == {"one": "done"}
+    site.monkeypatch.setattr(site.program, "run", real)
+    assert site.results() == {"one": "done"}
+    assert site.results() == {}
+
+
+def test_who_writes_is_not_disturbed(site: Site) -> None:
+    path = site.git("one")
+    with (site.storage / "locks" / "one" / ".lock").open("a+") as writer:
+        fcntl.flock(writer, fcntl.LOCK_SH)
+        assert site.results() == {"one": "busy: somebody writes to it"}
+        assert site.run("one")[0] == 1
+    assert packs(path) == 3
+    assert site.results() == {"one": "done"}
+
+
+def test_nobody_writes_while_it_works_and_it_makes_way(site: Site) -> None:
+    path = site.git("one")
+    commit = git("rev-parse", "branch0", folder=path)
+    site.monkeypatch.setattr(site.program, "GIT", ["sh", "-c", 'trap "exit 1" TERM; touch started; sleep 60 & wait', "git"])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(site.results)
+        while not (path / "started").exists():
+            time.sleep(0.02)
+        begin = time.monotonic()
+        site.write(path, "refs/heads/meanwhile", commit)
+        assert time.monotonic() - begin < 3
+        assert running.result(timeout=10) == {"one": "busy: made way for a writer"}
+    assert git("rev-parse", "meanwhile", folder=path) == commit
+
+
+def test_the_lock_stays_with_git_when_the_program_is_killed(site: Site) -> None:
+    site.git("one")
+    repository = next(site.program.find(site.storage))
+    with site.program.alone(repository) as descriptor:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=(descriptor,))
+    try:
+        with pytest.raises(site.program.Stopped, match="busy"), site.program.alone(repository):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_repository_has_so_much_time(site: Site) -> None:
+    site.git("one")
+    site.monkeypatch.setattr(site.program, "GIT", ["sh", "-c", "sleep 60", "git"])
+    begin = time.monotonic()
+    assert site.results("--repository-seconds", "0.1") == {"one": "failed: out of time"}
+    assert time.monotonic() - begin < 10
+
+
+def test_a_run_that_ends_early_is_gone_on_with(site: Site) -> None:
+    for name in ("a", "b", "c"):
+        site.git(name, pushes=1)
+    real = site.program.turn
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return real(*arguments)
+
+    site.monkeypatch.setattr(site.program, "turn", slow)
+    status, lines = site.run("--run-seconds", "0.2")
+    assert status == 0
+    assert lines[-1].startswith("3 repositories: 0 done, 0 unchanged, 0 busy, 1 failed, 2 left") or lines[-1].startswith("3 repositories: 1 done, 0 unchanged")
+    assert lines[0].startswith("a (git)")
+    assert list(site.results("--run-seconds", "0.2")) == ["b"]
+    assert list(site.results("--run-seconds", "0.2")) == ["c"]
+
+
+def test_a_broken_repository_is_said_and_comes_last_next_time(site: Site) -> None:
+    broken = site.git("a")
+    site.git("b")
+    for pack in (broken / "objects" / "pack").glob("*.pack"):
+        pack.chmod(0o644)
+        pack.write_bytes(pack.read_bytes()[:100])
+    results = site.results()
+    assert results["a"].startswith("failed: git -d --geometric=2 ended with "), results["a"]
+    assert results["b"] == "done"
+    assert packs(broken) == 3
+    assert list(site.results("a", "b")) == ["a", "b"]
+    assert list(site.results()) == ["a"]
+
+
+@pytest.mark.skipif(HG is None, reason="no Mercurial here")
+def test_mercurial_has_its_caches_and_its_own_lock(site: Site) -> None:
+    assert HG
+    path = site.repositories / "group" / "m"
+    environment = {**os.environ, "HGRCPATH": ""}
+    subprocess.run([HG, "init", str(path)], env=environment, check=True)
+    (path / "file").write_text("1")
+    subprocess.run([HG, "commit", "-q", "-A", "-m", "1", "-u", "a"], cwd=path, env=environment, check=True)
+    (path / ".hg" / "store" / "lock").symlink_to("otherhost:1")
+    results = site.results()
+    assert results == {"group/m": "busy: somebody writes to it"}
+    (path / ".hg" / "store" / "lock").unlink()
+    shutil.rmtree(path / ".hg" / "cache", ignore_errors=True)
+    assert site.results() == {"group/m": "done"}
+    assert (path / ".hg" / "cache" / "branch2-served").exists()
+    assert site.results() == {}
+    (path / "file").write_text("2")
+    subprocess.run([HG, "commit", "-q", "-m", "2", "-u", "a"], cwd=path, env=environment, check=True)
+    assert site.results() == {"group/m": "done"}
+
+
+def test_what_is_no_repository_of_kallithea_has_no_turn(site: Site) -> None:
+    for name in (".rc_gist_store/1", "rm__20260101_120000_123456_gone", "group/rm__20260101_120000_123456_gone"):
+        site.git(name, pushes=1)
+    git("init", "-q", "-b", "main", str(site.repositories / "tree"), folder=site.repositories)
+    assert site.results() == {"tree": "done"}
+    assert (site.storage / "locks" / "tree" / ".lock").exists()
+
+
+def test_the_two_programs_mean_the_same_lock(site: Site) -> None:
+    for name in ("with space", "$(x) 'y' %2F", "ümläut", "deep/er/er"):
+        path = site.git(name, pushes=1)
+        folder = site.program.lock_folder(site.storage, path)
+        assert folder == site.storage / "locks" / name
+        assert (folder / ".lock").read_text().endswith(" update-ref\n")
+
+
+@pytest.mark.parametrize("marker", ['{"cluster_id": "two"}', None])
+def test_a_storage_that_is_not_ours_is_left_alone(site: Site, marker: str | None) -> None:
+    path = site.git("one")
+    (site.storage / ".kallithea-cluster").unlink()
+    if marker:
+        (site.storage / ".kallithea-cluster").write_text(marker)
+    with pytest.raises(SystemExit, match="is not mounted or is another cluster's"):
+        site.run()
+    assert packs(path) == 3
+
+
+def test_a_storage_that_goes_away_ends_the_run(site: Site) -> None:
+    site.git("a")
+    site.git("b")
+    real = site.program.turn
+
+    def turn(*arguments: Any) -> Any:
+        (site.storage / ".kallithea-cluster").unlink()
+        return real(*arguments)
+
+    site.monkeypatch.setattr(site.program, "turn", turn)
+    with pytest.raises(SystemExit, match="is not mounted"):
+        site.run()
+
+
+def test_an_unknown_repository_is_said(site: Site) -> None:
+    site.git("one")
+    with pytest.raises(SystemExit, match="No repository two in "):
+        site.run("one", "two")
