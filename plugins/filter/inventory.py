@@ -197,6 +197,12 @@ def host_differences(hosts: Mapping[str, Mapping[str, Any]], app_hosts: Iterable
         for own, members in sorted(names.items())
         if len(members) > 1
     ]
+    problems += [
+        f"Host {members[0]} calls itself {own}, as any other machine may that writes to the storage, so that its locks could be taken for theirs; "
+        "give it a name of its own with hostnamectl."
+        for own, members in sorted(names.items())
+        if own.split(".")[0] == "localhost" and len(members) == 1
+    ]
     return problems
 
 

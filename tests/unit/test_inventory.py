@@ -153,6 +153,12 @@ def test_two_hosts_of_one_name() -> None:
     assert "app1, app2" in sentence and "debian" in sentence
 
 
+@pytest.mark.parametrize("own", ["localhost", "localhost.localdomain"])
+def test_a_host_without_a_name_of_its_own(own: str) -> None:
+    (sentence,) = host_differences({"app1": state(hostname=own), "app2": state(hostname="app2")}, ["app1", "app2"])
+    assert sentence.startswith(f"Host app1 calls itself {own}, ") and "hostnamectl" in sentence
+
+
 def test_more_connections_than_memory() -> None:
     assert connection_problems(200, 1024, "db1") == []
     (sentence,) = connection_problems(2000, 1024, "db1")

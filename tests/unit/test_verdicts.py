@@ -7,10 +7,13 @@ import concurrent.futures
 import functools
 import http.client
 import json
+import os
 import pathlib
 import re
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -282,6 +285,33 @@ def test_a_node_that_is_not_ready_is_taken_out_and_the_reason_is_said(rig: Rig) 
     finally:
         health.health = [(200, "ready"), (200, "writable")]
     wait_for(rig.servers_up)
+
+
+HG = shutil.which("hg")
+CLIENT = {**os.environ, "GIT_SSL_NO_VERIFY": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "HGRCPATH": "", "HGPLAIN": "1", "no_proxy": "localhost", "LC_ALL": "C"}
+
+
+def test_who_pushes_while_nobody_can_write_reads_why(tmp_path: pathlib.Path) -> None:
+    """git's users and Mercurial's, by their own programs."""
+    with running(tmp_path / "haproxy", ("node1",), kallithea_hostname="localhost") as rig:
+        rig.servers["health"].health = [(503, "storage is not mounted"), (503, "storage is read-only")]
+        site = f"https://jane:secret@localhost:{rig.https_port}/repo"
+        wait_for(lambda: rig.request("GET", "/repo?cmd=capabilities", {"Host": "localhost"}).status == 503)
+        wait_for(lambda: rig.request("POST", "/repo/git-receive-pack", {"Host": "localhost", **basic("jane")}, body=b"").status == 503)
+        work = tmp_path / "work"
+        for words in (["init", "-q", str(work)], ["-C", str(work), "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "1"]):
+            subprocess.run(["git", *words], env=CLIENT, check=True, timeout=20)
+        pushed = subprocess.run(["git", "-C", str(work), "push", site, "HEAD:main"], env=CLIENT, capture_output=True, text=True, check=False, timeout=20)
+        assert pushed.returncode != 0
+        assert "remote: No node can serve this now: storage is read-only" in pushed.stderr, pushed.stderr
+        mercurial = {"Host": "localhost", "Accept": "application/mercurial-0.1", **basic("jane")}
+        answer = rig.request("POST", "/repo?cmd=unbundle", mercurial, body=b"x")
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "application/hg-error")
+        assert answer.text.startswith("No node can serve this now: storage is read-only")
+        if HG:
+            asked = subprocess.run([HG, "id", "--insecure", site], env=CLIENT, capture_output=True, text=True, check=False, timeout=20)
+            assert asked.returncode != 0
+            assert "No node can serve this now: storage is not mounted" in asked.stderr, asked.stderr
 
 
 def test_behind_another_proxy_address_and_scheme_come_from_it_alone(tmp_path: pathlib.Path) -> None:
