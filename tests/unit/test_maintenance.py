@@ -67,14 +67,10 @@ class Site:
     def push(self, path: pathlib.Path, branch: str) -> str:
         """Write as a push does: a pack, and a reference with the lock held."""
         parent = git("for-each-ref", "--format=%(objectname)", "--count=1", "--sort=-committerdate", folder=path)
-        blob = (
-            subprocess.run(["git", "hash-object", "-w", "--stdin"], cwd=path, input=os.urandom(2000), capture_output=True, check=True).stdout.decode().strip()
-        )
+        blob = git("hash-object", "-w", "--stdin", folder=path, given=os.urandom(2000))
         tree = git("mktree", folder=path, given=f"100644 blob {blob}\tfile\n".encode())
         commit = git("commit-tree", tree, "-m", branch, *(["-p", parent] if parent else []), folder=path)
-        subprocess.run(
-            ["git", "pack-objects", "-q", "objects/pack/pack"], cwd=path, input=f"{commit}\n{tree}\n{blob}\n".encode(), capture_output=True, check=True
-        )
+        git("pack-objects", "-q", "objects/pack/pack", folder=path, given=f"{commit}\n{tree}\n{blob}\n".encode())
         git("prune-packed", "-q", folder=path)
         self.write(path, f"refs/heads/{branch}", commit)
         return commit
@@ -161,6 +157,9 @@ def test_who_writes_is_not_disturbed(site: Site) -> None:
         fcntl.flock(writer, fcntl.LOCK_SH)
         assert site.results() == {"one": "busy: somebody writes to it"}
         assert site.run("one")[0] == 1
+    with (site.storage / "locks" / "one" / ".waiting").open("a+") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert site.results() == {"one": "busy: a writer waits for it"}
     assert packs(path) == 3
     assert site.results() == {"one": "done"}
 

@@ -53,10 +53,14 @@ def server(answer: Callable[[Connection], None]) -> Iterator[int]:
             while True:
                 threading.Thread(target=talk, args=(listener.accept()[0],), daemon=True).start()
 
-    threading.Thread(target=serve, daemon=True).start()
+    acceptor = threading.Thread(target=serve, daemon=True)
+    acceptor.start()
     try:
         yield listener.getsockname()[1]
     finally:
+        # Else the thread would accept what comes to the next test's socket of the same number.
+        listener.shutdown(socket.SHUT_RDWR)
+        acceptor.join()
         listener.close()
 
 
