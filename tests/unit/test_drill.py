@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drill import journal
+from drill import cli, journal
 from drill.journal import ACKNOWLEDGED, UNKNOWN
 from drill_world import FOLDER, World, drill, git, hook
 
@@ -71,8 +71,10 @@ def test_all_is_well(run: Run, world: World, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("kind", ["git", "hg"])
-def test_push_removed_behind_its_back_is_lost(run: Run, world: World, tmp_path: Path, kind: str) -> None:
-    """What was acknowledged and is not there any more is found on a later look."""
+def test_push_removed_behind_its_back_is_lost(
+    run: Run, world: World, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was acknowledged and is not there any more is found on a later look, also by one who reaches nothing but the storage."""
     status, _ = run("push", "--pushes", "2", "--pushers", "1", "--repositories", "1", "--kinds", kind, "--browsers", "0", "--keep")
     assert status == 0 and not world.removed
     path = repository(world, tmp_path, kind)
@@ -85,6 +87,9 @@ def test_push_removed_behind_its_back_is_lost(run: Run, world: World, tmp_path: 
     assert status == 1
     assert report["lost"] == [f"push 2, {last.commit} to {path.name} through balancer, is not at balancer, storage"]
     assert not report["damage"]
+    monkeypatch.delenv("KALLITHEA_ADMIN_PASSWORD_FILE")
+    assert cli.main(["check", "--url", "", "--log", str(tmp_path / "log"), "--storage", str(world.folder), "--storage-command", "env"]) == 1
+    assert "is not at storage" in capsys.readouterr().out
 
 
 def test_push_that_one_node_does_not_show_is_lost_there(run: Run, world: World, tmp_path: Path) -> None:
@@ -150,8 +155,8 @@ def test_refused_push_is_neither_lost_nor_unknown(run: Run, world: World) -> Non
 def test_log_of_a_killed_drill_can_be_checked(run: Run, world: World, tmp_path: Path) -> None:
     """Every acknowledged push stands in the log before the next begins, so a drill that is killed has forgotten nothing."""
     log = tmp_path / "log"
-    command = [sys.executable, ROOT / "tests/unit/drill_world.py", "run", "--for", "30", "--pushers", "1", "--repositories", "1", "--kinds", "git",
-               "--browsers", "0", "--log", log]  # fmt: skip
+    command = [sys.executable, str(ROOT / "tests/unit/drill_world.py"), "run", "--for", "30", "--pushers", "1", "--repositories", "1", "--kinds", "git",
+               "--browsers", "0", "--log", str(log)]  # fmt: skip
     environment = {**os.environ, FOLDER: str(world.folder), "PYTHONPATH": str(ROOT / "tests/drill"), "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         end = time.monotonic() + 20

@@ -11,6 +11,7 @@ import pytest
 import repositories
 import settings as cluster_settings
 from balancer import Balancer
+from drills import Drills
 from machines import Machine, wait_until
 from scm import HOME, Client
 from settings import Settings
@@ -83,6 +84,12 @@ def client(machines: dict[str, Machine], settings: Settings) -> Iterator[Client]
 def robot(machines: dict[str, Machine], settings: Settings) -> Iterator[Client]:
     """Return git and hg in a network of bots."""
     yield from make_client(machines["robot"], settings)
+
+
+@pytest.fixture(scope="session")
+def drills(client: Client, machines: dict[str, Machine], settings: Settings) -> Drills:
+    """Return a way to run drills on the client."""
+    return Drills(client, machines[settings.node], settings)
 
 
 @pytest.fixture(scope="session")

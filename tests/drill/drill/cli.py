@@ -139,16 +139,17 @@ def account() -> tuple[str, str]:
 class Drill:
     """One call."""
 
-    def __init__(self, options: argparse.Namespace, folder: Path, user: str, password: str) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         """Prepare the private files of git and hg."""
         self.options = options
-        if not options.url:
-            raise DrillFailed("there is no address: give --url or set KALLITHEA_URL.")
-        self.user, self.password = user, password
-        self.tools = Tools(folder, options.timeout, str(Path(options.ca_file).resolve()) if options.ca_file else "")
-        self.tools.prepare(user, password)
+        only_storage = options.mode == "check" and options.storage and not options.url
+        if not options.url and not only_storage:
+            raise DrillFailed("there is no address: give --url or set KALLITHEA_URL (check does without where --storage is given).")
         url = options.url.rstrip("/")
-        self.places = [Place(BALANCER, url, url), *getattr(options, "node", [])]
+        self.places = [*([Place(BALANCER, url, url)] if url else []), *getattr(options, "node", [])]
+        self.user, self.password = account() if self.places else ("", "")
+        self.tools = Tools(folder, options.timeout, str(Path(options.ca_file).resolve()) if options.ca_file else "")
+        self.tools.prepare(self.user, self.password)
 
     def site(self) -> Person:
         """Return a new browser, logged in."""
@@ -254,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.mode in ("check", "remove") and not options.log.exists():
             raise DrillFailed(f"there is no log {options.log}.")
         with ended_by_signal(), tempfile.TemporaryDirectory(prefix="drill-") as folder:
-            return Drill(options, Path(folder), *account()).work()
+            return Drill(options, Path(folder)).work()
     except DrillFailed as error:
         print(f"drill: {error}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -93,9 +93,14 @@ class Journal:
 
 
 def read(path: Path) -> Story:
-    """Return what a log tells; a last line that is cut off counts as not written."""
+    """Return what a log tells."""
+    return read_text(path.read_text())
+
+
+def read_text(text: str) -> Story:
+    """Return what a log's text tells; a last line that is cut off counts as not written."""
     story = Story()
-    for line in path.read_text().splitlines():
+    for line in text.splitlines():
         try:
             record = json.loads(line)
         except ValueError:
