@@ -93,13 +93,14 @@ def wrong_parts(name: str, value: Any, option: Mapping[str, Any]) -> Iterator[tu
     # YAML's off and yes are truth values.
     quotes = " in quotes" if isinstance(value, bool) else ""
     said = shown(value, option.get("no_log", False))
-    if choices and value not in choices:
+    # A list's choices are those of its elements.
+    if choices and kind != "list" and value not in choices:
         yield name, said, f"give one of {', '.join(map(str, choices))}{quotes}"
     elif not fits(value, kind):
         yield name, said, f"give {WANTED[kind]}{quotes if kind in ('str', 'path') else ''}"
     elif kind == "list" and "elements" in option:
         for number, element in enumerate(value):
-            yield from wrong_parts(f"{name}[{number}]", element, {**option, "type": option["elements"], "choices": None})
+            yield from wrong_parts(f"{name}[{number}]", element, {**option, "type": option["elements"]})
     elif parts:
         for key, part in value.items():
             if key in parts:
