@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import network
 
 ERLANG_PORTS = (4369, 25672)
+NFS_PORT = 2049
 
 
 def source_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
@@ -51,6 +52,8 @@ def firewall_rules(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
     fronts = [*(node["address"] for node in topology["loadbalancer"]), *(variables.get("kallithea_app_direct_clients") or [])]
     tiers = {tier for tier in topology for node in topology[tier] if node["name"] == name}
     wanted: list[tuple[str, Any, Sequence[Any]]] = []
+    if "storage" in tiers and variables.get("kallithea_storage_kind") == "nfs":
+        wanted.append(("NFS", NFS_PORT, applications))
     if "database" in tiers:
         wanted.append(("database", variables.get("kallithea_database_port", 5432), applications))
     if "broker" in tiers:

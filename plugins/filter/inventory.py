@@ -78,10 +78,21 @@ def group_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
         problems.append(
             f"kallithea_storage_kind is local, a directory of the one host that runs the application, but the application runs on {_hosts(runs)}"
             f"{' and the storage is on ' + _hosts(storage) if storage else ''}; mount a shared file system at "
-            f"{value('kallithea_storage_path', '/srv/kallithea')} on each application host and set kallithea_storage_kind: existing."
+            f"{value('kallithea_storage_path', '/srv/kallithea')} on each application host and set kallithea_storage_kind: existing, "
+            "or give the storage a host of its own and set kallithea_storage_kind: nfs."
         )
     elif kind == "local" and not storage:
         problems.append("The inventory group kallithea_storage is empty or missing; put the one host with the repositories into it.")
+    if kind == "nfs" and len(storage) != 1:
+        problems.append(
+            f"The inventory group kallithea_storage {'has ' + _hosts(storage) if storage else 'is empty or missing'}, but with kallithea_storage_kind nfs "
+            "one host serves the storage; put exactly one into it."
+        )
+    if kind == "nfs" and set(storage) & set(runs):
+        problems.append(
+            f"Host {_hosts(set(storage) & set(runs))} stands in kallithea_storage and runs the application, but the locks of the server's own processes "
+            "and those of its NFS clients do not exclude each other; give the storage a host that runs no application."
+        )
     if kind == "existing" and storage:
         problems.append(
             f"The inventory group kallithea_storage has {_hosts(storage)}, but kallithea_storage_kind is existing, which no host serves; "

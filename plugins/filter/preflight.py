@@ -255,6 +255,9 @@ def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
             ports.update({int(settings["port"]): ["apache2"] for settings in node["pools"].values() if str(settings.get("port")).isdigit()})
             ports[int(variables.get("kallithea_app_static_port", 8080))] = ["apache2"]
             ports[int(variables.get("kallithea_app_health_port", 8089))] = ["python3", "kallithea-healt"]
+    # The kernel listens itself, so that whoever shows up there is another server.
+    if stands_in("storage") and variables.get("kallithea_storage_kind") == "nfs":
+        ports[2049] = []
     if stands_in("database"):
         ports[5432] = ["postgres"]
     if stands_in("broker"):
@@ -274,6 +277,8 @@ def port_clashes(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str,
             wanted.append(("kallithea_app_static_port", variables.get("kallithea_app_static_port", 8080)))
             wanted.append(("kallithea_app_health_port", variables.get("kallithea_app_health_port", 8089)))
     tiers = {tier for tier in topology for node in topology[tier] if node["name"] == name}
+    if "storage" in tiers and variables.get("kallithea_storage_kind") == "nfs":
+        wanted.append(("NFS", 2049))
     if "database" in tiers:
         wanted.append(("PostgreSQL", 5432))
     if "broker" in tiers:

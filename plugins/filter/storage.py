@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-KINDS = ("local", "existing")
+from ansible_collections.kallithea.cluster.plugins.filter.nfs import mount_point_problems
+
+KINDS = ("local", "existing", "nfs")
 
 
 def storage_problems(kind: str, path: str, nodes: Sequence[Mapping[str, Any]] = ()) -> list[str]:
@@ -20,7 +22,7 @@ def storage_problems(kind: str, path: str, nodes: Sequence[Mapping[str, Any]] = 
         names = ", ".join(node["name"] for node in nodes)
         problems.append(
             f"kallithea_storage_kind is local, a directory of one host, but {len(nodes)} hosts run the application ({names}): "
-            f"mount a shared file system at {path} on each of them and give the kind existing."
+            f"mount a shared file system at {path} on each of them and give the kind existing, or give the kind nfs and a storage host of its own."
         )
     if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", path) or {"..", "."} & set(path.split("/")):
         problems.append(f"kallithea_storage_path is '{path}'; give an absolute path of letters, digits, dots and dashes, such as /srv/kallithea.")
@@ -47,11 +49,30 @@ def mount_problems(storage: Mapping[str, Any], where: str, uid: int) -> list[str
     return problems
 
 
+def nfs_host_problems(name: str, state: Mapping[str, Any]) -> list[str]:
+    """Return what lies at the mount point of a host that mounts the storage host's tree, where it is anything else; not mounted yet is no problem."""
+    storage = state["storage"]
+    if not storage["is_mount"]:
+        beneath: list[str] = mount_point_problems(name, state)
+        return beneath
+    where = f"The storage {storage['path']} of host {name}"
+    if not storage["fstype"].startswith("nfs"):
+        return [f"{where} is a file system of its own ({storage['fstype']} {storage['source']}), where the storage host's has to be mounted: unmount that one."]
+    if storage["readable"] and not state["marker"]["exists"]:
+        return [f"{where} is mounted from {storage['source']} and has no marker .kallithea-cluster: unmount it, or restore the storage host's from a backup."]
+    return []
+
+
 def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluster_id: str, uid: int) -> list[str]:
-    """Return what is wrong with the storage of a host; another cluster's marker is the filter identity_problems' matter."""
+    """Return what is wrong with the storage of a host, as the host that serves it (local), mounts it (nfs) or finds it mounted (existing) sees it.
+
+    Another cluster's marker is the filter identity_problems' matter.
+    """
     storage, marker = state["storage"], state["marker"]
     where = f"The storage {storage['path']} of host {name}"
-    shared = kind == "existing"
+    shared = kind in ("existing", "nfs")
+    if kind == "nfs" and ((found := nfs_host_problems(name, state)) or not storage["is_mount"]):
+        return found
     problems = mount_problems(storage, where, uid) if shared else []
     if problems:
         return problems

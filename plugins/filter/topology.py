@@ -89,11 +89,10 @@ def site_report(nodes: Mapping[str, Sequence[Mapping[str, Any]]], variables: Map
     for node in [*nodes["app"], *nodes["ci"]]:
         pools = ", ".join(f"{pool} {settings['processes']}" for pool, settings in node["pools"].items())
         lines.append(f"Host {node['name']} ({node['address']}): processes {pools}, Celery {node['celery']}")
-    lines += [
-        f"Host {node['name']} ({node['address']}): {what}"
-        for tier, what in (("loadbalancer", "load balancer"), ("database", "PostgreSQL"), ("broker", "RabbitMQ"))
-        for node in nodes[tier]
-    ]
+    tiers = [("loadbalancer", "load balancer"), ("database", "PostgreSQL"), ("broker", "RabbitMQ")]
+    if variables.get("kallithea_storage_kind") == "nfs":
+        tiers.append(("storage", "NFS server"))
+    lines += [f"Host {node['name']} ({node['address']}): {what}" for tier, what in tiers for node in nodes[tier]]
     lines += storage_lines(variables)
     lines.append(
         "Next: log in, change the administrator's e-mail address, create users and repository groups; keep the secrets file safe (ansible-vault encrypt)."

@@ -70,6 +70,12 @@ def test_metrics_elsewhere_are_for_their_networks(bind: str) -> None:
 
 def test_a_host_of_no_guarded_tier_has_no_rule() -> None:
     assert ports("keeper") == {}
+    assert ports("keeper", kallithea_storage_kind="existing") == {}
+
+
+def test_the_nfs_server_is_for_the_application_alone() -> None:
+    assert ports("keeper", kallithea_storage_kind="nfs") == {2049: APPLICATIONS}
+    assert 2049 not in ports("app1", kallithea_storage_kind="nfs")
 
 
 def test_one_port_has_one_rule_with_all_sources() -> None:

@@ -63,6 +63,27 @@ def test_existing_storage_has_no_host() -> None:
     assert "kallithea_storage has db1" in sentence
 
 
+NFS = everywhere(kallithea_storage_kind="nfs")
+
+
+def test_nfs_has_one_host_of_its_own() -> None:
+    assert problems({"kallithea_storage": ["db1"]}, **NFS)["all"] == []
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ([], "kallithea_storage is empty or missing, but with kallithea_storage_kind nfs one host serves the storage"),
+        (["db1", "mq1"], "kallithea_storage has db1, mq1, but with kallithea_storage_kind nfs one host serves the storage"),
+        (["app2"], "Host app2 stands in kallithea_storage and runs the application, but the locks of the server's own processes"),
+        (["ci1"], "Host ci1 stands in kallithea_storage and runs the application"),
+    ],
+)
+def test_nfs_on_other_hosts_is_refused(members: list[str], says: str) -> None:
+    (sentence,) = problems({"kallithea_storage": members}, **NFS)["fatal"]
+    assert says in sentence
+
+
 @pytest.mark.parametrize(("tier", "host"), [("database", "db1"), ("broker", "mq1")])
 def test_external_needs_no_group_and_takes_none_beside_it(tier: str, host: str) -> None:
     given = everywhere(**{f"kallithea_{tier}_hosts": ["192.0.2.99"]})

@@ -54,7 +54,8 @@ def state(share: dict[str, Any], marker: dict[str, Any] = NONE, before: dict[str
         ("local", "/srv/kallithea", [], ""),
         ("local", "/srv/kallithea", NODES[:1], ""),
         ("existing", "/srv/kallithea", NODES, ""),
-        ("nfs", "/srv/kallithea", NODES, "kallithea_storage_kind is 'nfs'; give one of local, existing."),
+        ("nfs", "/srv/kallithea", NODES, ""),
+        ("smb", "/srv/kallithea", NODES, "kallithea_storage_kind is 'smb'; give one of local, existing, nfs."),
         ("local", "/srv/kallithea", NODES, "but 2 hosts run the application (app1, ci1): mount a shared file system at /srv/kallithea"),
         ("local", "srv", [], "kallithea_storage_path is 'srv'; give an absolute path"),
         ("existing", "/", NODES, "give an absolute path"),
@@ -109,6 +110,44 @@ def test_a_good_share(good: dict[str, Any]) -> None:
 def test_a_bad_share(bad: dict[str, Any], says: str) -> None:
     (problem,) = storage.storage_host_problems("app1", bad, "existing", "ours", UID)
     assert problem.startswith("The storage /srv/kallithea of host app1 ")
+    assert says in problem
+
+
+BENEATH = {**EMPTY, "is_mount": False, "fstype": "", "source": "", "options": []}
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        # Not mounted yet, or not any more: the role mounts it.
+        state(BENEATH),
+        state({**BENEATH, "uid": -1, "readable": False}),
+        state(BENEATH, NONE, OURS),
+        state(SHARE, OURS, OURS),
+    ],
+)
+def test_a_good_place_for_the_storage_hosts_tree(good: dict[str, Any]) -> None:
+    assert storage.storage_host_problems("app1", good, "nfs", "ours", UID) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (state({**BENEATH, "entries": ["films"]}), "The mount point /srv/kallithea of host app1 is not empty (films), which the mount would hide; move it"),
+        (state({**BENEATH, "folders": ["repositories"]}, OURS), "is not empty (repositories, .kallithea-cluster)"),
+        (state({**BENEATH, "is_link": True}), "is a link; give kallithea_storage_path the path that it leads to"),
+        (
+            state({**SHARE, "fstype": "ext4", "source": "/dev/vdb"}, OURS),
+            "is a file system of its own (ext4 /dev/vdb), where the storage host's has to be",
+        ),
+        (state(EMPTY), "is mounted from files:/k and has no marker .kallithea-cluster: unmount it, or restore the storage host's from a backup."),
+        (state({**SHARE, "uid": 65534}, OURS), "belongs to the user 65534, not to the service user 2200"),
+        (state({**SHARE, "options": ["noexec", "rw"]}, OURS), "is mounted with noexec, so git could run no hooks"),
+        (state({**SHARE, "readable": False, "uid": 0}), "can be read neither by root nor by the service user"),
+    ],
+)
+def test_a_bad_place_for_the_storage_hosts_tree(bad: dict[str, Any], says: str) -> None:
+    (problem,) = storage.storage_host_problems("app1", bad, "nfs", "ours", UID)
     assert says in problem
 
 

@@ -1,0 +1,299 @@
+# Copyright: The kallithea.cluster maintainers
+# GPL-3.0-or-later (see LICENSE)
+"""The storage kind nfs: names of units, mount options, what is wrong with the choices, and what a server or a mount runs with."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import parse_mount
+
+VERSIONS = ("3", "4.0", "4.1", "4.2")
+# What scm-peers warn of, by the word of kallithea_storage_accept_unsafe_mount that allows it.
+UNSAFE = {
+    "async": ("async", "a push that was acknowledged is lost when the server loses power"),
+    "soft": ("soft", "a slow server then means half-written files"),
+    "softerr": ("soft", "a slow server then means half-written files"),
+    "nocto": ("nocto", "a host then does not see what another one has pushed"),
+    "nolock": ("local_lock", "locks then hold on one host alone"),
+    "local_lock": ("local_lock", "locks then hold on one host alone"),
+    "suid": ("set_uid", "a file in a repository could then become root"),
+}
+UNSAFE_VERSIONS = {
+    "3": "its locks are a protocol of their own, which a restart of the server loses",
+    "4.0": "its clients were seen to go on with references that had been replaced",
+}
+# The kernel shortens some words.
+KERNEL_WORDS = {"positive": "pos"}
+# Client and server agree on the smaller of what each takes, which follows from the server's memory.
+NEGOTIATED = ("rsize", "wsize")
+# Options that the kernel shows beside the mount itself, or that mount keeps to itself.
+SILENT = ("_netdev", "nofail", "rw", "nolock", "actimeo", "acl", "cto", "suid", "dev", "exec")
+PLAIN = re.compile(r"[A-Za-z0-9_.:=/+-]+")
+
+
+def mount_unit(path: str) -> str:
+    """Return the name of systemd's unit for a mount point, as systemd-escape makes it."""
+
+    def escape(character: str) -> str:
+        return character if re.fullmatch(r"[A-Za-z0-9:_.]", character) else f"\\x{ord(character):02x}"
+
+    parts = [part for part in path.split("/") if part]
+    text = "-".join("".join(escape(character) for character in part) for part in parts)
+    return (f"\\x2e{text[1:]}" if text.startswith(".") else text) + ".mount"
+
+
+def nfs_source(address: str, path: str) -> str:
+    """Return what a client mounts."""
+    return f"[{address}]:{path}" if ":" in address else f"{address}:{path}"
+
+
+def _name(option: str) -> str:
+    return option.split("=", 1)[0]
+
+
+def nfs_mount_options(settings: Mapping[str, Any]) -> list[str]:
+    """Return the options of the mount; a site's own ones take the place of those that they contradict."""
+    chosen = [
+        f"vers={settings['mount_version']}",
+        "hard",
+        f"lookupcache={settings['mount_lookupcache']}",
+        f"rsize={settings['mount_rsize']}",
+        f"wsize={settings['mount_wsize']}",
+        f"nconnect={settings['mount_nconnect']}",
+        f"timeo={settings['mount_timeo']}",
+        f"retrans={settings['mount_retrans']}",
+        "noatime",
+        "nodev",
+        "nosuid",
+        "_netdev",
+        "nofail",
+    ]
+    extra = [str(option) for option in settings["mount_extra_options"]]
+    given = {_name(option) for option in extra}
+    opposites = {f"no{name}" for name in given} | ({"hard"} if given & {"soft", "softerr"} else set())
+    return [option for option in chosen if _name(option) not in given | opposites] + extra
+
+
+def _unsafe(options: Sequence[str], variable: str, accepted: Sequence[str]) -> list[str]:
+    problems = []
+    for option in options:
+        word, why = UNSAFE.get(_name(str(option)), ("", ""))
+        if word and word not in accepted and str(option) != "local_lock=none":
+            problems.append(f"{variable} has {option}, but {why}; take it out, or add {word} to kallithea_storage_accept_unsafe_mount at your own risk.")
+    return problems
+
+
+def _number(settings: Mapping[str, Any], name: str, least: int, most: int) -> list[str]:
+    value = settings[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        return [f"kallithea_storage_{name} is {value!r}; give a whole number from {least} to {most}."]
+    return []
+
+
+def _unsafe_versions(versions: Sequence[str], variable: str, accepted: Sequence[str]) -> list[str]:
+    return [
+        f"{variable} has NFS {version}, but {UNSAFE_VERSIONS[version]}; give 4.2, or add version to kallithea_storage_accept_unsafe_mount at your own risk."
+        for version in versions
+        if version in UNSAFE_VERSIONS and "version" not in accepted
+    ]
+
+
+def nfs_server_problems(settings: Mapping[str, Any], clients: Sequence[str], accepted: Sequence[str]) -> list[str]:
+    """Return what is wrong with the choices of the server."""
+    problems = []
+    if not clients:
+        problems.append("kallithea_storage_clients is empty, so the storage would be exported to nobody; give the addresses of the hosts that mount it.")
+    for client in clients:
+        try:
+            ipaddress.ip_address(client)
+        except ValueError:
+            problems.append(f"kallithea_storage_clients has '{client}', which is no IP address; name each host that mounts the storage by its address alone.")
+    versions = [str(version) for version in settings["nfs_versions"]]
+    problems += [
+        f"kallithea_storage_nfs_versions has '{version}', which is no version of NFS; give some of {', '.join(VERSIONS)}."
+        for version in versions
+        if version not in VERSIONS
+    ]
+    if not set(versions) & {"4.1", "4.2"}:
+        problems.append("kallithea_storage_nfs_versions has neither 4.1 nor 4.2, which the application's hosts mount with; give 4.2.")
+    problems += _unsafe_versions(versions, "kallithea_storage_nfs_versions", accepted)
+    numbers = [
+        *_number(settings, "nfs_threads", 1, 4096),
+        *_number(settings, "nfs_lease_seconds", 10, 3600),
+        *_number(settings, "nfs_grace_seconds", 10, 3600),
+    ]
+    problems += numbers
+    if not numbers and settings["nfs_grace_seconds"] < settings["nfs_lease_seconds"]:
+        problems.append(
+            f"kallithea_storage_nfs_grace_seconds is {settings['nfs_grace_seconds']}, less than kallithea_storage_nfs_lease_seconds "
+            f"({settings['nfs_lease_seconds']}): a client that comes back in time would lose its locks; give at least as many."
+        )
+    options = [str(option) for option in settings["nfs_export_options"]]
+    problems += [
+        f"kallithea_storage_nfs_export_options has '{option}'; give one option an entry, without blanks, commas or brackets."
+        for option in options
+        if not PLAIN.fullmatch(option)
+    ]
+    return problems + _unsafe(options, "kallithea_storage_nfs_export_options", accepted)
+
+
+def nfs_client_problems(settings: Mapping[str, Any], accepted: Sequence[str]) -> list[str]:
+    """Return what is wrong with the choices of the mount."""
+    problems = []
+    version = str(settings["mount_version"])
+    if version not in VERSIONS:
+        problems.append(f"kallithea_storage_mount_version is '{version}'; give one of {', '.join(VERSIONS)}.")
+    elif version not in [str(served) for served in settings["nfs_versions"]]:
+        problems.append(f"kallithea_storage_mount_version is {version}, which is not in kallithea_storage_nfs_versions; give one that is served.")
+    problems += _unsafe_versions([version], "kallithea_storage_mount_version", accepted)
+    if settings["mount_lookupcache"] not in ("positive", "none", "all"):
+        problems.append(f"kallithea_storage_mount_lookupcache is '{settings['mount_lookupcache']}'; give positive, or none or all.")
+    if settings["mount_lookupcache"] == "all" and "nocto" not in accepted:
+        problems.append(
+            "kallithea_storage_mount_lookupcache is all, but a host then goes on saying that a file is missing which another one has made; "
+            "give positive, or add nocto to kallithea_storage_accept_unsafe_mount at your own risk."
+        )
+    for name, least, most in (
+        ("mount_rsize", 4096, 1048576),
+        ("mount_wsize", 4096, 1048576),
+        ("mount_nconnect", 1, 16),
+        ("mount_timeo", 10, 6000),
+        ("mount_retrans", 1, 100),
+        ("nfs_read_ahead_kb", 0, 65536),
+    ):
+        problems += _number(settings, name, least, most)
+    extra = [str(option) for option in settings["mount_extra_options"]]
+    for option in extra:
+        if not PLAIN.fullmatch(option):
+            problems.append(f"kallithea_storage_mount_extra_options has '{option}'; give one option an entry, without blanks or commas.")
+        elif option == "noexec":
+            problems.append("kallithea_storage_mount_extra_options has noexec, but git runs its hooks from the repositories; take it out.")
+        elif _name(option) in ("vers", "nfsvers", "rsize", "wsize", "nconnect", "timeo", "retrans", "lookupcache"):
+            problems.append(f"kallithea_storage_mount_extra_options has {option}, which has a variable of its own (kallithea_storage_mount_...); set that one.")
+    return problems + _unsafe(extra, "kallithea_storage_mount_extra_options", accepted)
+
+
+def mount_point_problems(name: str, state: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the place where a host mounts the storage, where it is not mounted yet."""
+    storage = state["storage"]
+    beneath = [*storage["folders"], *storage["entries"], *([".kallithea-cluster"] if state["marker"]["exists"] else [])]
+    where = f"The mount point {storage['path']} of host {name}"
+    if storage["is_link"]:
+        return [f"{where} is a link; give kallithea_storage_path the path that it leads to, the same on every host."]
+    if beneath:
+        return [f"{where} is not empty ({', '.join(beneath)}), which the mount would hide; move it to the storage host, or away."]
+    return []
+
+
+def mount_differences(state: Mapping[str, Any], source: str, options: Sequence[str], read_ahead_kb: int) -> dict[str, Any]:
+    """Return whether the storage is mounted, in what the mount is not what is wanted (which only another mount mends), and whether it reads ahead otherwise."""
+    mount = state["mount"]
+    if not mount["is_mount"]:
+        return {"mounted": False, "remount": [], "read_ahead": False}
+    differences = [] if mount["source"] == source else [f"it is {mount['source']}, not {source}"]
+    shown = {*mount["options"], *mount["super_options"]}
+    values = dict(option.split("=", 1) for option in sorted(shown) if "=" in option)
+    for option in options:
+        name, _, value = option.partition("=")
+        value = KERNEL_WORDS.get(value, value)
+        if name in SILENT or (name, value) in (("nconnect", "1"), ("lookupcache", "all")):
+            continue
+        if name in NEGOTIATED:
+            if int(values.get(name, 0)) > int(value):
+                differences.append(f"{name} is {values[name]}, not {value}")
+        elif not value and name not in shown:
+            differences.append(f"{name} is missing")
+        elif value and values.get(name) != value:
+            differences.append(f"{name} is {values.get(name, 'not set')}, not {value}")
+    return {"mounted": True, "remount": differences, "read_ahead": state["read_ahead_kb"] not in (-1, read_ahead_kb)}
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Return what follows each line '== name'."""
+    found: dict[str, str] = {}
+    for block in re.split(r"^== ", text, flags=re.MULTILINE)[1:]:
+        name, _, rest = block.partition("\n")
+        found[name.strip()] = rest.strip()
+    return found
+
+
+def _served(words: Sequence[str]) -> list[str]:
+    """Return the versions in the kernel's list; it says 4.0 only where that is off."""
+    served = [word[1:] for word in words if word.startswith("+") and word != "+4"]
+    return sorted([*served, *(["4.0"] if "+4" in words and "-4.0" not in words and "+4.0" not in words else [])])
+
+
+def _export_table(text: str) -> dict[str, dict[str, list[str]]]:
+    """Return from the table of exports the options of each client of each path."""
+    table: dict[str, dict[str, list[str]]] = {}
+    for line in text.splitlines():
+        found = re.fullmatch(r"(\S+)\s+(\S+?)\((.*)\)", line.strip())
+        if found:
+            table.setdefault(found[1], {})[found[2]] = found[3].split(",")
+    return table
+
+
+def nfs_server_state(text: str) -> dict[str, Any]:
+    """Return what a server runs with, from the answers of its kernel and its table of exports, each under a line '== name'."""
+    found = _sections(text)
+
+    def number(name: str) -> int:
+        return int(found[name]) if found.get(name, "").isdigit() else -1
+
+    return {
+        "threads": max(number("threads"), 0),
+        "lease": number("lease"),
+        "grace": number("grace"),
+        "versions": _served(found.get("versions", "").split()),
+        "delegations": number("delegations"),
+        "exports": _export_table(found.get("exports", "")),
+    }
+
+
+def nfs_mount_state(text: str, path: str) -> dict[str, Any]:
+    """Return what is mounted at the path and how many KiB the kernel reads ahead there (-1: it does not say), from the same answers."""
+    found = _sections(text)
+    ahead = found.get("read-ahead", "")
+    return {"mount": parse_mount(found.get("mounts", ""), path), "read_ahead_kb": int(ahead) if ahead.isdigit() else -1}
+
+
+def nfs_server_differences(state: Mapping[str, Any], wanted: Mapping[str, Any], path: str, clients: Sequence[str]) -> dict[str, list[str]]:
+    """Return in what a server is not what is wanted: what needs a restart, what is changed while it runs, and what the table of exports lacks."""
+    versions = sorted(str(version) for version in wanted["versions"])
+    restart = [
+        f"{what} is {state[key]} s, not {wanted[key]} s" for key, what in (("lease", "the lease"), ("grace", "the grace time")) if state[key] != wanted[key]
+    ]
+    if state["versions"] != versions:
+        restart.append(f"it serves NFS {', '.join(state['versions']) or 'nothing'}, not {', '.join(versions)}")
+    running = [] if state["threads"] == wanted["threads"] else [f"it has {state['threads']} threads, not {wanted['threads']}"]
+    delegations = [] if state["delegations"] == int(wanted["delegations"]) else ["delegations are " + ("off" if wanted["delegations"] else "on")]
+    table = state["exports"].get(path, {})
+    exports = [f"{path} is exported to {other} as well, by a file that is not ours" for other in sorted(set(table) - set(clients))]
+    exports += [f"{path} is not exported to {client}" for client in clients if client not in table]
+    for client in clients:
+        lacking = [option for option in wanted["options"] if option not in table.get(client, wanted["options"])]
+        if lacking:
+            exports.append(f"{path} is exported to {client} without {', '.join(lacking)}")
+    return {"restart": restart, "threads": running, "delegations": delegations, "exports": exports}
+
+
+class FilterModule:
+    """Filters of the collection."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {
+            "mount_unit": mount_unit,
+            "nfs_source": nfs_source,
+            "nfs_mount_options": nfs_mount_options,
+            "nfs_server_problems": nfs_server_problems,
+            "nfs_client_problems": nfs_client_problems,
+            "mount_differences": mount_differences,
+            "nfs_server_state": nfs_server_state,
+            "nfs_mount_state": nfs_mount_state,
+            "nfs_server_differences": nfs_server_differences,
+        }
