@@ -30,7 +30,7 @@ NFS = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _umask() -> Any:
     """Make files as the service user does."""
     before = os.umask(0o027)
@@ -65,7 +65,6 @@ def problems(found: dict[str, dict[str, Any]], **more: Any) -> list[str]:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Return what two hosts really find on one folder, made once; with mounts and space as they should be."""
-    os.umask(0o027)
     found = try_storage(*[tmp_path_factory.mktemp("shared")] * 2)
     for host in found.values():
         host.update(mount=dict(NFS), space={"free": 90, "all": 100, "free_inodes": 90, "inodes": 100})

@@ -61,6 +61,7 @@ def rendered(template: str, host: dict[str, Any], nodes: list[dict[str, Any]]) -
             "__kallithea_app_python": "3.11",
             "__kallithea_app_listen": [""],
             "__kallithea_app_timer": "index",
+            "__kallithea_common_as_user": ["setpriv"],
         },
     )
 
