@@ -61,6 +61,8 @@ machine_image_from() {
     apt-get clean
     rm -rf /var/lib/apt/lists/*
     install -m 0755 /given/machine_boot.py /usr/local/sbin/machine-boot
+    printf '#!/bin/sh\nexit 64\n' >/usr/local/sbin/machine-reboot
+    chmod 0755 /usr/local/sbin/machine-reboot
     rm -rf /given" "$given/.") || {
     rm -rf "$given"
     return 1
@@ -88,7 +90,7 @@ machine_root_from() {
     install -m 0600 /given/host_key /etc/ssh/ssh_host_ed25519_key
     install -m 0644 /given/host_key.pub /etc/ssh/ssh_host_ed25519_key.pub
     printf 'PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\n' >/etc/ssh/sshd_config.d/machine.conf
-    echo 'session optional pam_umask.so umask=0027' >>/etc/pam.d/common-session
+    echo 'session optional pam_umask.so nousergroups umask=0027' >>/etc/pam.d/common-session
     printf '/dev/ubda / ext4 noatime 0 0\nnone /usr/lib/modules hostfs ro 0 0\n' >/etc/fstab
     mkdir -p /usr/lib/modules /etc/systemd/system/systemd-modules-load.service.d
     printf '[Unit]\nRequiresMountsFor=/usr/lib/modules\n' >/etc/systemd/system/systemd-modules-load.service.d/machine.conf

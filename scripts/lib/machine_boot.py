@@ -24,6 +24,9 @@ from typing import Any
 OUTER, BRIDGE, TAP = "eth0", "br0", "tap0"
 ROOT, DISK = "/machine/root.img", "/machine/disk.cow"
 STATE = Path("/run/machine")
+KERNEL = "/usr/bin/linux.uml"
+# A kernel that reboots runs its own name once more, but with its network card still in its hand: the name is of a script that ends with this.
+REBOOT, REBOOTED = "/usr/local/sbin/machine-reboot", 64
 NAME = "guest"
 MEMORY_MIB = "2048"
 # The management console's protocol: magic, version, length, text.
@@ -56,7 +59,7 @@ def network(addresses: list[dict[str, Any]], routes: list[dict[str, Any]]) -> Ne
 def command(net: Network, hostname: str, memory: str) -> list[str]:
     """Return the kernel's command line."""
     return [
-        "linux.uml",
+        REBOOT,
         f"mem={memory}M",
         f"uml_dir={STATE}",
         f"umid={NAME}",
@@ -105,18 +108,23 @@ def press_power_button() -> None:
         console.sendto(request("cad"), str(STATE / NAME / "mconsole"))
 
 
-def main() -> int:
-    """Boot and wait until the guest is off."""
-    net = network(ip("address", "show", "dev", OUTER), ip("route", "show", "default"))
-    join(net)
+def boot(arguments: list[str]) -> int:
+    """Run the guest until it is off or reboots."""
     # A cut leaves the process number of the guest, which is another's now.
     shutil.rmtree(STATE, ignore_errors=True)
     STATE.mkdir()
-    guest = subprocess.Popen(
-        command(net, socket.gethostname(), os.environ.get("MACHINE_MEMORY", MEMORY_MIB)), stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": "/dev/shm"}
-    )
+    return subprocess.run(arguments, executable=KERNEL, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": "/dev/shm"}, check=False).returncode
+
+
+def main() -> int:
+    """Boot as often as the guest asks for it."""
+    net = network(ip("address", "show", "dev", OUTER), ip("route", "show", "default"))
+    join(net)
     signal.signal(signal.SIGTERM, lambda *_: press_power_button())
-    return guest.wait()
+    arguments = command(net, socket.gethostname(), os.environ.get("MACHINE_MEMORY", MEMORY_MIB))
+    while (status := boot(arguments)) == REBOOTED:
+        print("machine-boot: the guest reboots", flush=True)
+    return status
 
 
 if __name__ == "__main__":
