@@ -8,7 +8,7 @@ import pytest
 from machines import Machine, Result, wait_until
 from scm import Client
 from settings import Settings
-from traffic import Make
+from repositories import Make
 from web import Site
 
 PUSHES = 4
