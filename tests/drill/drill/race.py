@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from drill.commands import DrillFailed
 from drill.journal import ACKNOWLEDGED, Journal, Outcome
@@ -19,6 +21,7 @@ from drill.site import Person
 BY_NUMBER, WEB = "id", "web"
 
 Action = Callable[[], Outcome]
+T = TypeVar("T")
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Court:
     name: str
     number: int
     copies: tuple[Copy, Copy]
+    # The newest commit, and all that lead to it.
+    tip: str
     acknowledged: set[str]
 
 
@@ -60,14 +65,12 @@ class Race:
 
     def _court(self, name: str, kind: str, number: int) -> Court:
         one, other = (COPIES[kind](self.tools.folder / "copies" / f"{name}-{side}", self.tools) for side in ("one", "other"))
-        court = Court(name, number, (one, other), set())
         word = f"{self.word}-{name}-0"
         commit = one.commit(word)
         outcome = self._logged(name, commit, word, self.main.name, lambda: one.push(f"{self.main.write}/{name}", commit))()
         if outcome.result != ACKNOWLEDGED:
             raise DrillFailed(f"the first push to {name} was {outcome.result}: {outcome.reason}")
-        court.acknowledged.add(commit)
-        return court
+        return Court(name, number, (one, other), commit, {commit})
 
     def _logged(self, name: str, commit: str, word: str, side: str, action: Action) -> Action:
         """Have the beginning in the log now, and the end when the action has ended."""
@@ -91,26 +94,28 @@ class Race:
         return self._logged(court.name, commit, word, side, lambda: copy.push(base, commit))
 
     def _round(self, way: str, sides: tuple[str, str], court: Court, person: Person, number: int) -> None:
-        url = f"{self.main.read}/{court.name}"
-        tip = court.copies[0].sync(url)
-        court.copies[1].sync(url)
+        url, tip = f"{self.main.read}/{court.name}", court.tip
+        for copy in court.copies:
+            copy.go_to(tip, url)
         words = [f"{self.word}-{court.name}-{number}-{letter}" for letter in "ab"]
         actions = [self._action(side, court, copy, person, tip, word) for side, copy, word in zip(sides, court.copies, words, strict=True)]
-        outcomes = at_once(actions)
-        tips = [court.copies[0].tip(f"{place.read}/{court.name}") for place in self.places.values()]
-        history = court.copies[0].history(court.copies[0].sync(url))
-        ids = {word: commit for commit, word in history.items()}
-        results = [outcome.result for outcome in outcomes]
-        decided, faults = judge_round(results, [word in ids for word in words], sorted(court.acknowledged - set(history)), tips)
+        results = [outcome.result for outcome in at_once(actions)]
+        asked = at_once([partial(court.copies[0].tip, f"{place.read}/{court.name}") for place in self.places.values()])
+        # In the order of the places: the balancer's word is where the next round begins.
+        court.tip = asked[0]
+        court.copies[0].go_to(court.tip, url)
+        history = court.copies[0].history(court.tip)
+        present = [word in history.values() for word in words]
+        decided, faults = judge_round(results, present, sorted(court.acknowledged - set(history)), asked)
         court.acknowledged = set(history)
         self.journal.add("round", way=way, round=number, repository=court.name, results=results, decided=decided, faults=faults)
 
 
-def at_once(actions: Sequence[Action]) -> list[Outcome]:
+def at_once(actions: Sequence[Callable[[], T]]) -> list[T]:
     """Start all actions at the same moment and wait for them."""
     barrier = threading.Barrier(len(actions))
 
-    def act(action: Action) -> Outcome:
+    def act(action: Callable[[], T]) -> T:
         barrier.wait()
         return action()
 

@@ -96,7 +96,7 @@ def intervals_of(story: Story) -> dict[str, list[Interval]]:
 
 def reason_of(push: Push) -> str:
     """Return why a push was not acknowledged, without what differs from push to push."""
-    return re.sub(r"[0-9a-f]{12,40}", "…", push.reason.replace(push.repository, "…"))[:200]
+    return re.sub(r"[a-z]+://\S+|\b[0-9a-f]{12,40}\b", "…", push.reason.replace(push.repository, "…"))[:200]
 
 
 def rounded(value: float | None) -> float | None:

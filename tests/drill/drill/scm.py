@@ -105,6 +105,8 @@ class Copy:
         """Make an empty one."""
         self.folder = folder
         self.tools = tools
+        # The commit that the working copy is on: each start of Mercurial counts.
+        self.at = ""
         folder.mkdir(parents=True)
         self.start()
 
@@ -116,20 +118,16 @@ class Copy:
         """Ask the remote repository for its newest commit; nothing while it has none."""
         raise NotImplementedError
 
-    def has(self, commit: str) -> bool:
-        """Tell whether a commit is in this copy."""
-        raise NotImplementedError
-
     def fetch(self, url: str) -> Done:
         """Fetch what the remote repository has."""
         raise NotImplementedError
 
-    def check_out(self, commit: str) -> None:
-        """Work on top of a commit from here on."""
+    def check_out(self, commit: str) -> Done:
+        """Put the working copy on a commit, if this copy has it."""
         raise NotImplementedError
 
-    def commit(self, word: str) -> str:
-        """Make a commit and return its id."""
+    def make(self, word: str) -> str:
+        """Make a commit of the changed file and return its id."""
         raise NotImplementedError
 
     def push(self, url: str, commit: str) -> Outcome:
@@ -152,15 +150,25 @@ class Copy:
         """
         tip = self.tip(url)
         if tip:
-            if not self.has(tip) and not (done := self.fetch(url)).well:
-                raise Unreadable(done.errors.strip()[-300:] or f"fetch ended with {done.status}")
-            self.check_out(tip)
+            self.go_to(tip, url)
         return tip
 
-    def write(self, word: str) -> None:
-        """Change the working copy's one file."""
+    def go_to(self, commit: str, url: str) -> None:
+        """Work on top of a commit from here on; fetch it if this copy has it not."""
+        if commit == self.at:
+            return
+        if not self.check_out(commit).well:
+            for done in (self.fetch(url), self.check_out(commit)):
+                if not done.well:
+                    raise Unreadable(done.errors.strip()[-300:] or f"fetching {commit} ended with {done.status}")
+        self.at = commit
+
+    def commit(self, word: str) -> str:
+        """Make a commit and return its id."""
         with (self.folder / "word").open("a") as file:
             file.write(f"{word}\n")
+        self.at = self.make(word)
+        return self.at
 
     def _pairs(self, text: str) -> dict[str, str]:
         return {commit: word for commit, _, word in (line.partition(" ") for line in text.splitlines())}
@@ -182,21 +190,16 @@ class Git(Copy):
             raise Unreadable(done.errors.strip()[-300:] or f"ls-remote ended with {done.status}")
         return done.output.split("\t")[0]
 
-    def has(self, commit: str) -> bool:
-        """Tell whether a commit is in this copy."""
-        return self.tools.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], self.folder).well
-
     def fetch(self, url: str) -> Done:
         """Fetch the branch."""
         return self.tools.run(["git", "fetch", "-q", url, BRANCH], self.folder)
 
-    def check_out(self, commit: str) -> None:
+    def check_out(self, commit: str) -> Done:
         """Reset to a commit."""
-        self.tools.must(["git", "reset", "-q", "--hard", commit], self.folder)
+        return self.tools.run(["git", "reset", "-q", "--hard", commit], self.folder)
 
-    def commit(self, word: str) -> str:
+    def make(self, word: str) -> str:
         """Make a commit and return its id."""
-        self.write(word)
         self.tools.must(["git", "add", "word"], self.folder)
         self.tools.must(["git", "commit", "-q", "-m", word], self.folder)
         return self.tools.must(["git", "rev-parse", "HEAD"], self.folder).strip()
@@ -231,23 +234,21 @@ class Hg(Copy):
             raise Unreadable(done.errors.strip()[-300:] or f"identify ended with {done.status}")
         return "" if done.output.strip() == NULL else done.output.strip()
 
-    def has(self, commit: str) -> bool:
-        """Tell whether a commit is in this copy."""
-        return self.tools.run(["hg", "log", "-r", commit, "-T", "{node}"], self.folder).well
-
     def fetch(self, url: str) -> Done:
         """Pull everything."""
         return self.tools.run(["hg", "pull", "-q", url], self.folder)
 
-    def check_out(self, commit: str) -> None:
+    def check_out(self, commit: str) -> Done:
         """Update to a commit."""
-        self.tools.must(["hg", "update", "-q", "-C", "-r", commit], self.folder)
+        return self.tools.run(["hg", "update", "-q", "-C", "-r", commit], self.folder)
 
-    def commit(self, word: str) -> str:
-        """Make a commit and return its id."""
-        self.write(word)
-        self.tools.must(["hg", "commit", "-q", "-A", "-m", word], self.folder)
-        return self.tools.must(["hg", "log", "-r", ".", "-T", "{node}"], self.folder)
+    def make(self, word: str) -> str:
+        """Make a commit; its whole id is in what it says to debug."""
+        said = self.tools.must(["hg", "commit", "--debug", "-A", "-m", word], self.folder)
+        found = re.search(r"^committed changeset \d+:([0-9a-f]{40})$", said, re.MULTILINE)
+        if not found:
+            raise DrillFailed(f"hg commit did not say what it made: {said[-300:]}")
+        return found.group(1)
 
     def push(self, url: str, commit: str) -> Outcome:
         """Push a commit and its ancestors."""
