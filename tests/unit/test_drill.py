@@ -208,6 +208,14 @@ def test_mark_of_a_fault(run: Run, tmp_path: Path) -> None:
     assert report["recovery"] == [{"mark": "storage cut off", "push": None, "page": None, "next": {"push": None, "page": None}}]
 
 
+def test_remove(run: Run, world: World, tmp_path: Path) -> None:
+    """Whoever kept the repositories finds their names in the log."""
+    run("push", "--pushes", "1", "--pushers", "1", "--repositories", "1", "--kinds", "git", "--browsers", "0", "--keep")
+    assert not world.removed
+    assert drill(world, "remove", "--log", str(tmp_path / "log")) == 0
+    assert world.removed == list(story(tmp_path).repositories)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -196,7 +196,10 @@ class Drill:
             race.run(options.way[index], dict(mine), self.site(), options.rounds)
 
         with ThreadPoolExecutor(WAYS_AT_ONCE) as executor:
-            list(executor.map(one, range(len(options.way))))
+            try:
+                list(executor.map(one, range(len(options.way))))
+            finally:
+                race.end = 0.0
 
     def prove(self) -> dict[str, Any]:
         """Look for all that was acknowledged, everywhere."""
