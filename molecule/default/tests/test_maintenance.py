@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from machines import Machine, Result, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
-from repositories import Make
 from web import Site
 
 PUSHES = 4
