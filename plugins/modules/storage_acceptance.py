@@ -95,7 +95,7 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.storage_acceptan
 
 EXPORT_TABLE = "/var/lib/nfs/etab"
 # More than what a step takes on a storage that works: an NFS server that was started a moment ago gives no file before its grace time is over.
-SECONDS = {"begin": 12.0, "look": 5.0, "change": 8.0, "see": 6.0, "end": 8.0}
+SECONDS = {"begin": 12.0, "look": 8.0, "change": 10.0, "see": 8.0, "end": 8.0}
 
 
 def read(path: str) -> str:

@@ -471,5 +471,7 @@ def test_it_is_due_for_other_hosts_ids_and_choices(hosts: list[str], other: dict
 
 def test_report_shows_the_figures() -> None:
     assert topology.storage_lines(host()) == ["fast"]
+    nobody: dict[str, list[Any]] = {tier: [] for tier in topology.TIERS}
+    assert "fast" in topology.site_report(nobody, {"kallithea_hostname": "scm.example.org", **host()})
     assert topology.storage_lines(host(__kallithea_storage_acceptance={"lines": ["faster"]})) == ["faster"]
     assert topology.storage_lines({}) == [] and topology.storage_lines(host({})) == []
