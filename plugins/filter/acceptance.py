@@ -221,13 +221,19 @@ def acceptance_lines(found: Mapping[str, Found], path: str) -> list[str]:
     won = {kind: ", ".join(f"{name} {len(host['races'][kind]['won'])}" for name, host in found.items()) for kind in RACES}
     rounds = min(host["races"][kind]["tried"] for host in found.values() for kind in RACES)
     sights = [host["sights"] for name, host in found.items() if name != names[0]]
-    latest = ", ".join(f"{what} {max(sight[what]['ms'] for sight in sights):.0f} ms" for what in SIGHTS)
+    latest = ", ".join(f"{what} {slowest(sights, what)}" for what in SIGHTS)
     return [
         *lines,
         f"Storage {path}: {rounds} rounds of races, exclusive creation won by {won['exclusive']}; symbolic link by {won['symlink']}; "
         f"flock excludes between {', '.join(names)}",
         f"Storage {path}: changes of {names[0]} seen after at most: {latest}",
     ]
+
+
+def slowest(sights: Sequence[Found], what: str) -> str:
+    """Return when the last host saw a change, and whether a host needed a look into the folder."""
+    listed = " (by a look into its folder)" if any(sight[what]["how"] == "listed" for sight in sights) else ""
+    return f"{max(sight[what]['ms'] for sight in sights):.0f} ms{listed}"
 
 
 def acceptance_found(hosts: Sequence[str], variables: Mapping[str, Found]) -> dict[str, Found]:

@@ -371,6 +371,7 @@ def test_names_that_a_list_renews_are_no_problem(found: dict[str, dict[str, Any]
     for name in ("removed", "renamed away", "replaced"):
         sight(name, "listed")(found["app2"])
     assert problems(found) == []
+    assert re.search(r"removed \d+ ms \(by a look into its folder\)", acceptance.acceptance_lines(found, PATH)[-1])
 
 
 def test_hosts_that_do_not_meet(found: dict[str, dict[str, Any]]) -> None:
