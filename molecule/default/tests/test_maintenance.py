@@ -11,6 +11,8 @@ from scm import Client
 from settings import Settings
 from web import Site
 
+pytest_plugins = ["big_repository"]
+
 PUSHES = 4
 ROUNDS = 3
 
@@ -102,3 +104,26 @@ def test_an_edit_in_the_browser_and_a_push_at_the_same_moment(repository: Reposi
         assert pushed.result() == (f"push-{number}" in history), history
         assert edited.result() == (f"edit-{number}" in history), history
         assert pushed.result() or edited.result(), history
+
+
+def test_a_clone_outlives_the_packs_that_it_reads(big_repository: str, client: Client, machines: dict[str, Machine], settings: Settings) -> None:
+    """While one host sends a pack, another puts all packs together and removes it: the clone is whole all the same."""
+    nodes = settings.groups["app"]
+    # A second pack, so that there is something to put together.
+    client.run(
+        "rm -rf second && git init -q second && cd second && git commit -q --allow-empty -m second"
+        f" && git push -q {client.url(big_repository)} HEAD:refs/heads/second"
+    )
+    with client.slow_clones(big_repository, 1):
+        sends = "pgrep --uid kallithea --full 'git pack-objects'"
+        (serving,) = wait_until("a node that sends the clone", lambda: [name for name in nodes if machines[name].try_run(sends).status == 0], 15)
+        other = next(name for name in nodes if name != serving)
+        packs = f"ls {settings.repositories}/{big_repository}/objects/pack/*.pack"
+        before = machines[other].run(packs).split()
+        run = Repository(big_repository, machines[other], settings).maintain()
+        assert run.status == 0, run
+        after = machines[other].run(packs).split()
+        assert len(before) == 2 and len(after) == 1 and not set(before) & set(after), (before, after)
+        assert client.machine.is_running("slow-clone-0"), f"the clone ended early: {client.run('cat slow-0.log')}"
+        client.free_clones()
+        wait_until("the clone whole", lambda: client.cloned(0), 90, 1.0)
