@@ -6,9 +6,14 @@ import http.client
 import http.server
 import importlib.machinery
 import importlib.util
+import json
+import os
 import pathlib
 import socket
 import threading
+import time
+import urllib.error
+import urllib.request
 from typing import Any
 
 import pytest
@@ -145,4 +150,48 @@ def test_ready_when_the_last_process_has_loaded(path: str, loading: int, status:
         assert said == (loading, "ok\n" if loading == 200 else "pool ui: 1 of its processes not loaded yet\n")
         (tmp_path / "ui.8081.0").unlink()
         assert ask() == (status, "ok\n"), "at once, and not with the next probe"
+        server.shutdown()
+
+
+def marked(folder: pathlib.Path, cluster_id: str) -> dict[str, Any]:
+    """Return the settings of a storage with a cluster's marker."""
+    (folder / ".kallithea-cluster").write_text(json.dumps({"cluster_id": cluster_id}), encoding="utf-8")
+    return {"storage": str(folder), "cluster_id": "ours", "space_margin": 0.0}
+
+
+def test_the_storage_is_this_clusters(tmp_path: pathlib.Path) -> None:
+    assert health.probe_storage(marked(tmp_path, "ours")) == ""
+    assert health.probe_storage(marked(tmp_path, "theirs")) == "the marker is another cluster's"
+    with pytest.raises(FileNotFoundError):
+        health.probe_storage({"storage": str(tmp_path / "missing"), "cluster_id": "ours"})
+
+
+def test_the_server_is_asked_although_the_marker_may_be_remembered(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(path: str) -> None:
+        raise OSError(f"no answer for {path}")
+
+    monkeypatch.setattr(os, "statvfs", gone)
+    with pytest.raises(OSError, match="no answer for"):
+        health.probe_storage(marked(tmp_path, "ours"))
+
+
+def test_an_answer_comes_in_time_while_the_storage_hangs(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe that never comes back, as on a hard mount whose server is gone: its own thread waits, the answer does not and names it."""
+    over = threading.Event()
+    monkeypatch.setattr(os, "statvfs", lambda _: over.wait(30))
+    settings = marked(tmp_path, "ours")
+    found = {"storage": lambda: health.probe_storage(settings), "database": lambda: "", "static": lambda: ""}
+    with health.Server("127.0.0.1", 0) as server:
+        server.results = {"storage": health.Result(time.monotonic() - health.STALE_SECONDS - 1, "")}
+        for name, probe in found.items():
+            threading.Thread(target=health.keep_probing, args=(name, probe, server.results), daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        time.sleep(0.2)
+        begin = time.monotonic()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/ready", timeout=5)
+        assert time.monotonic() - begin < 1
+        assert refused.value.code == 503
+        assert refused.value.read().decode() == "storage: no answer for 4 s\n"
+        over.set()
         server.shutdown()

@@ -115,6 +115,12 @@ def test_what_is_mounted_at_a_path(path: str, mount: tuple[str, str, list[str]] 
     assert (found["fstype"], found["source"], found["options"]) == (mount or ("", "", []))
 
 
+def test_a_mount_has_options_of_its_file_system() -> None:
+    line = "97 22 0:50 / /srv/k rw,nosuid shared:50 - nfs4 files:/k rw,vers=4.2,hard,addr=192.0.2.40"
+    assert host_state.parse_mount(line, "/srv/k")["super_options"] == ["addr=192.0.2.40", "hard", "rw", "vers=4.2"]
+    assert host_state.parse_mount(line, "/srv/other")["super_options"] == []
+
+
 def test_options_and_blanks_of_a_mount() -> None:
     found = host_state.parse_mount("\n".join(line for line in MOUNTS.splitlines() if "upper" not in line), "/srv/nfs")
     assert found["options"] == ["noexec", "relatime", "rw"]

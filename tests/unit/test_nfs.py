@@ -315,3 +315,48 @@ def test_the_mount_and_what_tries_it_again() -> None:
     timer = dict(unit(storage("kallithea-storage.timer.j2", kallithea_storage_path="/data/my-k")))
     assert timer["Unit"] == "data-my\\x2dk.mount"
     assert (timer["OnActiveSec"], timer["OnUnitInactiveSec"], timer["WantedBy"]) == ("1s", "5s", "timers.target")
+
+
+UNITS = {"kallithea-web.service.j2": {}, "kallithea-celery.service.j2": {}, "job.service.j2": {"__kallithea_app_timer": "index"}}
+NEEDS = {
+    "local": [("RequiresMountsFor", "/srv/kallithea")],
+    "existing": [("Wants", "srv-kallithea.mount"), ("After", "srv-kallithea.mount")],
+    "nfs": [("BindsTo", "srv-kallithea.mount"), ("After", "srv-kallithea.mount")],
+}
+
+
+@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("template", UNITS)
+def test_what_stands_on_the_storage_starts_on_this_clusters_only(template: str, kind: str) -> None:
+    timer = {"index": {"seconds": 1800, "about": "Index", "jobs": ["index"]}}
+    values = {
+        **UNITS[template],
+        "kallithea_storage_kind": kind,
+        "inventory_hostname": "app1",
+        "__kallithea_app_timers": timer,
+        "__kallithea_app_job_commands": {"index": "x"},
+    }
+    settings = unit(render("app", template, values))
+    assert [entry for entry in settings if "kallithea.mount" in entry[1] or entry[0] == "RequiresMountsFor"] == NEEDS[kind]
+    guards = [value for name, value in settings if name.startswith("ExecStart")]
+    assert guards[0].endswith("/usr/bin/cmp /etc/kallithea/cluster.json /srv/kallithea/.kallithea-cluster")
+    # Root may read nothing there.
+    assert ("User", "kallithea") in settings or guards[0].startswith("/usr/bin/setpriv --reuid=kallithea ")
+    # systemd itself must not look at a storage that may hang.
+    assert not [name for name, _ in settings if name.startswith(("Condition", "Assert"))]
+    assert ("ProtectSystem", "strict") in settings
+    assert next(value for name, value in settings if name == "ReadWritePaths").startswith("/srv/kallithea ")
+
+
+def test_the_health_service_starts_while_the_storage_hangs() -> None:
+    text = render("app", "kallithea-health.service.j2", {})
+    assert "/srv/kallithea" not in text
+    assert ".mount" not in text
+    # The strict one makes every mount read-only, and asks each for that.
+    assert ("ProtectSystem", "full") in unit(text)
+
+
+def test_the_mount_starts_what_was_stopped_with_it() -> None:
+    text = render("app", "mount-drop-in.conf.j2", {"kallithea_app_celery_processes": 2})
+    assert unit(text) == [("Wants", "kallithea-web.service"), ("Wants", "kallithea-celery.service")]
+    assert unit(render("app", "mount-drop-in.conf.j2", {"kallithea_app_celery_processes": 0})) == [("Wants", "kallithea-web.service")]

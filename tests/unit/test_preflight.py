@@ -343,3 +343,16 @@ def test_the_roles_own_defaults_fit_their_specifications() -> None:
     given = {name: option["default"] for name, option in options.items() if "{{" not in str(option.get("default", "{{")) and not option.get("required")}
     assert len(given) > 80
     assert preflight.spec_problems(["app1"], {"app1": given}) == []
+
+
+def test_the_kernel_itself_serves_nfs() -> None:
+    topology = {"storage": [{"name": "store1"}]}
+    assert preflight.expected_ports(topology, "store1", {}) == {}
+    wanted = preflight.expected_ports(topology, "store1", {"kallithea_storage_kind": "nfs"})
+    assert wanted == {2049: []}
+    assert preflight.port_problems("store1", {"listening": [{"port": 2049, "programs": []}]}, wanted) == []
+    (problem,) = preflight.port_problems("store1", {"listening": [{"port": 2049, "programs": ["ganesha.nfsd"]}]}, wanted)
+    assert problem.startswith("Port 2049 of host store1 is in use by ganesha.nfsd;")
+    clash = {"kallithea_storage_kind": "nfs", "kallithea_loadbalancer_https_port": 2049}
+    (problem,) = preflight.port_clashes({**topology, "loadbalancer": [{"name": "store1"}]}, "store1", clash)
+    assert problem.startswith("Port 2049 of host store1 is wanted by NFS and kallithea_loadbalancer_https_port;")
