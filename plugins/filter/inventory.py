@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.kallithea.cluster.plugins.filter.preflight import spec_problems, unknown_variables
-from ansible_collections.kallithea.cluster.plugins.filter.storage import storage_differences
+from ansible_collections.kallithea.cluster.plugins.filter.storage import lost_storage_problems, storage_differences
 from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, node_address, tier_node
 
 Variables = Mapping[str, Any]
@@ -228,7 +228,9 @@ def connection_problems(budget: int, memory_mb: int, host: str) -> list[str]:
     ]
 
 
-def all_problems(inventory: Sequence[str], hosts: Iterable[str], hostvars: Mapping[str, Variables], app_hosts: Sequence[str]) -> list[str]:
+def all_problems(
+    inventory: Sequence[str], hosts: Iterable[str], hostvars: Mapping[str, Variables], app_hosts: Sequence[str], storage_hosts: Sequence[str] = ()
+) -> list[str]:
     """Return the sentences about the inventory, about each host that was asked and about what differs between them, each once."""
     asked = {name: hostvars[name] for name in hosts}
     known = {
@@ -239,9 +241,12 @@ def all_problems(inventory: Sequence[str], hosts: Iterable[str], hostvars: Mappi
         }
         for name, variables in asked.items()
     }
-    storages = {name: known[name]["state"] for name in app_hosts if name in known}
+    states = {name: host["state"] for name, host in known.items()}
+    storages = {name: states[name] for name in app_hosts if name in known}
     said = [sentence for variables in asked.values() for sentence in variables["__kallithea_preflight_problems"]]
-    return list(dict.fromkeys([*inventory, *said, *host_differences(known, app_hosts), *storage_differences(storages)]))
+    return list(
+        dict.fromkeys([*inventory, *said, *host_differences(known, app_hosts), *storage_differences(storages), *lost_storage_problems(states, storage_hosts)])
+    )
 
 
 class FilterModule:

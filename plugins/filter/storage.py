@@ -71,6 +71,8 @@ def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluste
     storage, marker = state["storage"], state["marker"]
     where = f"The storage {storage['path']} of host {name}"
     shared = kind in ("existing", "nfs")
+    if not storage["answers"]:
+        return [f"{where} does not answer (it is mounted from {storage['source']}): see that its server runs and lets the host reach it."]
     if kind == "nfs" and ((found := nfs_host_problems(name, state)) or not storage["is_mount"]):
         return found
     problems = mount_problems(storage, where, uid) if shared else []
@@ -111,6 +113,22 @@ def storage_differences(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
     path = next(iter(states.values()))["storage"]["path"]
     seen = "; ".join(f"{what} on {', '.join(names)}" for what, names in groups.items())
     return [f"The storage {path} is not the same everywhere: {seen}; mount the same file system on every host."]
+
+
+def lost_storage_problems(states: Mapping[str, Mapping[str, Any]], storage_hosts: Sequence[str]) -> list[str]:
+    """Return a sentence where the storage's own host has no marker of a cluster that others have used already: an empty tree must not take its place."""
+    used = sorted(
+        name
+        for name, state in states.items()
+        if state["storage_identity"]["exists"] and state["storage_identity"]["cluster_id"] == state["identity"]["cluster_id"]
+    )
+    return [
+        f"The storage {states[name]['storage']['path']} of host {name} has no marker .kallithea-cluster, "
+        f"though {', '.join(used)} used this cluster's storage before: "
+        "mount its disk there, move the old storage there with its marker, or restore it from a backup."
+        for name in storage_hosts
+        if used and name not in used and name in states and not states[name]["marker"]["exists"]
+    ]
 
 
 class FilterModule:

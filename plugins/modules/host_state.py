@@ -174,6 +174,9 @@ state:
         mode:
           description: Permissions, octal.
           type: str
+        answers:
+          description: Whether it answers within 20 seconds; where it does not, only the mount's own words are known.
+          type: bool
         readable:
           description: Whether root or the service user may read it.
           type: bool
@@ -191,13 +194,16 @@ state:
 import contextlib
 import glob
 import grp
+import json
 import os
 import pwd
+import select
+import signal
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import (
@@ -214,6 +220,8 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
 )
 
 MARKER = ".kallithea-cluster"
+# A mount whose server is gone lets whoever looks wait for ever.
+STORAGE_SECONDS = 20.0
 Answer = TypeVar("Answer")
 
 
@@ -307,10 +315,44 @@ def as_who_may(look: Callable[[], Answer], uid: int, gid: int) -> Answer | None:
     return None
 
 
+def within(seconds: float, look: Callable[[], Any]) -> Any:
+    """Return what a process of its own finds, or nothing where it takes too long; it may be killed, a thread of ours could not."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            with os.fdopen(writer, "w") as stream:
+                json.dump(look(), stream)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    text, end = b"", time.monotonic() + seconds
+    with os.fdopen(reader, "rb", buffering=0) as stream:
+        while select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
+            part = stream.read(65536)
+            if not part:
+                os.waitpid(child, 0)
+                return json.loads(text) if text else None
+            text += part
+    os.kill(child, signal.SIGKILL)
+    return None
+
+
 def storage(path: str, uid: int, gid: int) -> tuple[dict[str, object], dict[str, object]]:
+    """Return what lies at the storage's path, and its marker; where it does not answer, what the mount table says."""
+    mount = parse_mount(read("/proc/self/mountinfo"), path)
+    answer = within(STORAGE_SECONDS, lambda: look_at(path, uid, gid))
+    if answer is None:
+        silent = {"path": path, "is_link": False, "uid": -1, "gid": -1, "mode": "", "readable": False, "root_may_write": False, "answers": False}
+        return {**silent, **mount, **summarize_entries([])}, {"exists": False, "cluster_id": ""}
+    found, marker = answer
+    return {**found, **mount, "answers": True}, marker
+
+
+def look_at(path: str, uid: int, gid: int) -> tuple[dict[str, object], dict[str, object]]:
     """Return what lies at the storage's path, and its marker."""
     found: dict[str, object] = {"path": path, "is_link": os.path.islink(path), "uid": -1, "gid": -1, "mode": ""}
-    found.update(parse_mount(read("/proc/self/mountinfo"), path))
     with contextlib.suppress(OSError):
         status = os.stat(path)
         found.update(uid=status.st_uid, gid=status.st_gid, mode=f"{stat.S_IMODE(status.st_mode):04o}")

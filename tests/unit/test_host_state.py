@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -113,6 +114,16 @@ def test_what_is_mounted_at_a_path(path: str, mount: tuple[str, str, list[str]] 
     found = host_state.parse_mount(MOUNTS, path)
     assert found["is_mount"] == (mount is not None)
     assert (found["fstype"], found["source"], found["options"]) == (mount or ("", "", []))
+
+
+def test_what_takes_too_long_is_given_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = time.monotonic()
+    assert module.within(0.2, lambda: time.sleep(30)) is None
+    assert time.monotonic() - begin < 5
+    assert module.within(20, lambda: ["x" * 200000]) == ["x" * 200000]
+    monkeypatch.setattr(module, "within", lambda *_: None)
+    found, marker = module.storage(str(tmp_path), 2200, 2200)
+    assert (found["answers"], found["readable"], found["is_mount"], found["folders"], marker["exists"]) == (False, False, False, [], False)
 
 
 def test_a_mount_has_options_of_its_file_system() -> None:

@@ -190,7 +190,14 @@ def host(release: str, *sentences: str) -> dict[str, Any]:
     """Return the variables of a host that was asked."""
     return {
         "__kallithea_common_host": {
-            "state": {"timezone": "Etc/UTC", "hostname": f"host-{release}", "storage": {"path": "/srv", "is_mount": False}, "marker": {}}
+            "state": {
+                "timezone": "Etc/UTC",
+                "hostname": f"host-{release}",
+                "storage": {"path": "/srv", "is_mount": False},
+                "marker": {"exists": False},
+                "storage_identity": {"exists": True, "cluster_id": "ours"},
+                "identity": {"exists": True, "cluster_id": "another" if release == "store" else "ours"},
+            }
         },
         "ansible_facts": {"distribution_major_version": release, "architecture": "x86_64"},
         "__kallithea_preflight_problems": list(sentences),
@@ -202,6 +209,12 @@ def test_the_same_words_are_said_once_and_differences_last() -> None:
     found = all_problems(["a."], ["app1", "app2"], hostvars, ["app1", "app2"])
     assert found[:3] == ["a.", "b.", "c."]
     assert len(found) == 4 and "Debian 13 on app2" in found[3]
+
+
+def test_a_lost_storage_is_said_too() -> None:
+    hostvars = {"store1": host("store"), "app1": host("12")}
+    (sentence,) = all_problems([], ["store1", "app1"], hostvars, ["app1"], ["store1"])
+    assert "of host store1 has no marker .kallithea-cluster, though app1 used" in sentence
 
 
 def test_a_run_limited_to_one_host_compares_nothing() -> None:

@@ -35,6 +35,7 @@ SHARE = {
     "uid": UID,
     "gid": UID,
     "mode": "0750",
+    "answers": True,
     "readable": True,
     "root_may_write": True,
     "folders": ["repositories", "data", "locks"],
@@ -149,6 +150,31 @@ def test_a_good_place_for_the_storage_hosts_tree(good: dict[str, Any]) -> None:
 def test_a_bad_place_for_the_storage_hosts_tree(bad: dict[str, Any], says: str) -> None:
     (problem,) = storage.storage_host_problems("app1", bad, "nfs", "ours", UID)
     assert says in problem
+
+
+@pytest.mark.parametrize("kind", ["local", "existing", "nfs"])
+def test_a_storage_that_hangs(kind: str) -> None:
+    (problem,) = storage.storage_host_problems("app1", state({**EMPTY, "answers": False, "readable": False}, NONE, OURS), kind, "ours", UID)
+    assert problem == (
+        "The storage /srv/kallithea of host app1 does not answer (it is mounted from files:/k): see that its server runs and lets the host reach it."
+    )
+
+
+def test_an_empty_tree_never_takes_the_place_of_a_used_one() -> None:
+    theirs = {"exists": True, "cluster_id": "theirs"}
+    hosts = {
+        "store1": {**state({**EMPTY, "is_mount": False}), "identity": NONE},
+        "app1": {**state(SHARE, OURS, OURS), "identity": OURS},
+        "app2": {**state(EMPTY, NONE, theirs), "identity": OURS},
+    }
+    (problem,) = storage.lost_storage_problems(hosts, ["store1"])
+    assert problem.startswith(
+        "The storage /srv/kallithea of host store1 has no marker .kallithea-cluster, though app1 used this cluster's storage before: mount its disk"
+    )
+    assert storage.lost_storage_problems({**hosts, "app1": {**hosts["app1"], "storage_identity": NONE}}, ["store1"]) == []
+    assert storage.lost_storage_problems({**hosts, "store1": {**hosts["store1"], "marker": OURS}}, ["store1"]) == []
+    assert storage.lost_storage_problems({"app1": hosts["app1"]}, ["store1"]) == []
+    assert storage.lost_storage_problems(hosts, []) == []
 
 
 def test_a_local_storage_is_asked_for_its_marker_alone() -> None:
