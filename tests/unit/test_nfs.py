@@ -333,6 +333,7 @@ def test_what_stands_on_the_storage_starts_on_this_clusters_only(template: str, 
         **UNITS[template],
         "kallithea_storage_kind": kind,
         "inventory_hostname": "app1",
+        "__kallithea_common_as_user": ["setpriv", "--reuid=kallithea"],
         "__kallithea_app_timers": timer,
         "__kallithea_app_job_commands": {"index": "x"},
     }
