@@ -231,6 +231,14 @@ def test_odd_names(site: Site, name: str) -> None:
         (site.storage / "locks" / name / ".lock").unlink()
 
 
+def test_a_storage_behind_a_link_has_the_same_locks(site: Site) -> None:
+    moved = site.storage.with_name("moved")
+    site.storage.rename(moved)
+    site.storage.symlink_to(moved, target_is_directory=True)
+    assert site.run("receive-pack", str(site.repository), body=b"0000").returncode == 0
+    assert (moved / "locks" / "group" / "one.git" / ".lock").read_text().endswith("receive-pack\n")
+
+
 def test_a_storage_that_takes_no_lock_is_said(site: Site) -> None:
     (site.storage / "locks").rmdir()
     (site.storage / "locks").write_text("")
