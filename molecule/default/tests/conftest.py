@@ -12,7 +12,7 @@ import repositories
 import settings as cluster_settings
 from balancer import Balancer
 from drills import Drills
-from machines import Machine, wait_until
+from machines import Machine, all_of, wait_until
 from scm import HOME, Client
 from settings import Settings
 from web import Site
@@ -51,7 +51,7 @@ def settings() -> Settings:
 @pytest.fixture(scope="session")
 def machines(settings: Settings) -> dict[str, Machine]:
     """Return all test hosts by their names."""
-    return {name: Machine(name, container) for name, container in settings.machines.items()}
+    return all_of(settings)
 
 
 @pytest.fixture(scope="session")

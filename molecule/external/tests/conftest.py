@@ -10,7 +10,7 @@ import pytest
 import repositories
 import settings as cluster_settings
 import yaml
-from machines import Machine, wait_until
+from machines import Machine, all_of, wait_until
 from scm import HOME, Client
 from settings import Settings
 from web import Site
@@ -45,7 +45,7 @@ def given(state_folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def machines(settings: Settings) -> dict[str, Machine]:
     """Return all test hosts by their names."""
-    return {name: Machine(name, container) for name, container in settings.machines.items()}
+    return all_of(settings)
 
 
 @pytest.fixture(scope="session")

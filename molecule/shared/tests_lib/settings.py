@@ -50,6 +50,10 @@ class Settings:
     # All test hosts, also those outside the cluster: the container and the address of each.
     machines: dict[str, str]
     addresses: dict[str, str]
+    # Those of them that have a kernel of their own; where what reaches them lies.
+    kernels: frozenset[str]
+    state_dir: Path
+    machine_dir: Path
     # The hosts of each tier.
     groups: dict[str, list[str]]
     # The pools of each application and CI host; those of node are in pools.
@@ -104,7 +108,7 @@ def load() -> Settings:
     """Ask Ansible for the variables, and read the secrets."""
     inventory = ansible("ansible-inventory", "--list")
     node, client = first(inventory, "kallithea_app"), first(inventory, "clients")
-    wanted = ", ".join(f"'{name}': {name} | default('')" for name in (*DEFAULTS, "test_state"))
+    wanted = ", ".join(f"'{name}': {name} | default('')" for name in (*DEFAULTS, "test_state", "test_state_dir"))
     arguments = json.dumps({"msg": f"{{{{ {{{wanted}}} }}}}"})
     variables = ansible("ansible", node, "--module-name=ansible.builtin.debug", f"--args={arguments}")["msg"]
     values = {name: variables[name] if variables[name] != "" else default for name, default in DEFAULTS.items()}
@@ -118,6 +122,9 @@ def load() -> Settings:
         client=client,
         machines={host: hostvars[host].get("ansible_host", host) for host in inventory["test_hosts"]["hosts"]},
         addresses=addresses,
+        kernels=frozenset(inventory.get("test_machines", {}).get("hosts", [])),
+        state_dir=Path(variables["test_state_dir"]),
+        machine_dir=Path(variables["test_state"]["machine_dir"]),
         groups=groups,
         host_pools=host_pools,
         hostname=values["kallithea_hostname"],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import repositories
 import settings as cluster_settings
-from machines import Machine, wait_until
+from machines import Machine, all_of, wait_until
 from pools import Pools
 from scm import HOME, Client
 from settings import Settings
@@ -32,13 +32,13 @@ def settings() -> Settings:
 @pytest.fixture(scope="session")
 def node(settings: Settings) -> Machine:
     """Return the host with every tier on it."""
-    return Machine(settings.node, settings.machines[settings.node])
+    return all_of(settings)[settings.node]
 
 
 @pytest.fixture(scope="session")
 def foreign(settings: Settings) -> Machine:
     """Return a host on the same network that the cluster knows nothing of."""
-    machine = Machine(settings.client, settings.machines[settings.client])
+    machine = all_of(settings)[settings.client]
     for command in CLIENT_COMMANDS:
         assert machine.host.exists(command), f"{command} is missing on {settings.client}: prepare.yml has to install it"
     return machine
