@@ -49,6 +49,13 @@ def test_report_names_address_password_place_and_pools() -> None:
     assert "ui 3" in lines
 
 
+def test_report_names_the_server_of_the_storage() -> None:
+    nodes = topology({"kallithea_storage": ["s"]}, {"s": {"ansible_host": "192.0.2.9"}}, DEFAULTS, 1)
+    line = "Host s (192.0.2.9): NFS server"
+    assert line in site_report(nodes, {"kallithea_hostname": "scm.example.org", "kallithea_storage_kind": "nfs"})
+    assert line not in site_report(nodes, {"kallithea_hostname": "scm.example.org"})
+
+
 def test_pools_that_are_no_dictionary_are_refused() -> None:
     with pytest.raises(AnsibleFilterError, match="kallithea_app_pools of host a is no dictionary; give pools like"):
         topology({"kallithea_app": ["a"]}, {"a": {"kallithea_address": "192.0.2.1", "kallithea_app_pools": ["ui"]}}, DEFAULTS, 2)
