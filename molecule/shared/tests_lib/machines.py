@@ -120,7 +120,6 @@ class Machine:
         for unit in units:
             self.try_run(f"systemctl stop {unit}; systemctl reset-failed {unit}")
 
-
     def docker(self, *arguments: str, stdin: str = "") -> str:
         """Do something with the container from outside; return what it said."""
         done = subprocess.run(["docker", *arguments], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False)
