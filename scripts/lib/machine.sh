@@ -24,7 +24,8 @@ machine_root() { echo "$KALLITHEA_MACHINE_DIR/debian$1-$(machine_digest).img"; }
 
 # The keys of the person and of the machines, and the person's password: made once, never in the repository.
 machine_keys() {
-  mkdir -p -m 0700 "$KALLITHEA_MACHINE_DIR"
+  mkdir -p "$KALLITHEA_MACHINE_DIR"
+  chmod 0700 "$KALLITHEA_MACHINE_DIR"
   need ssh-keygen openssh-client
   local name
   for name in user_key host_key; do
@@ -170,6 +171,8 @@ machine_ensure() {
     docker image inspect "$tag" >/dev/null 2>&1 || die "No kernel of Debian's package user-mode-linux boots on this machine (see above)."
   fi
   [ -f "$root" ] || machine_build_root "$release" "$tag" "$root"
+  # Of definitions that nobody uses any more.
+  find "$KALLITHEA_MACHINE_DIR" -name '*.img*' -atime +14 -delete
   say "Machines: User-Mode Linux $(machine_kernel "$tag"), root file system $(basename "$root")"
   KALLITHEA_TEST_MACHINE_RESOLVERS=$(machine_resolvers)
   export KALLITHEA_TEST_MACHINE_IMAGE=$tag KALLITHEA_TEST_MACHINE_ROOT=$root KALLITHEA_TEST_MACHINE_DIR=$KALLITHEA_MACHINE_DIR KALLITHEA_TEST_MACHINE_RESOLVERS

@@ -17,9 +17,9 @@ demo_inventory: Any = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(demo_inventory)
 
 
-def written(shape: str, state: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def written(shape: str, state: Path, machines: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write a demo's inventory and return its hosts file and the variables of all hosts."""
-    demo_inventory.write(ROOT / "inventories" / shape, state, "demo", "scm.test", "ci.test")
+    demo_inventory.write(ROOT / "inventories" / shape, state, "demo", "scm.test", "ci.test", machines)
     folder = state / "inventory"
     return yaml.safe_load((folder / "hosts.yml").read_text())["all"], yaml.safe_load((folder / "group_vars/test_hosts.yml").read_text())
 
@@ -35,6 +35,23 @@ def test_several_hosts_share_a_volume_with_a_keeper_outside_the_cluster(tmp_path
     assert hosts["ci1"]["kallithea_app_pools"] == {"ci": {"processes": 2}}
     assert hosts["db1"]["kallithea_database_memory_share"] < 0.5
     assert common["kallithea_app_pools"]["ui"] == {"processes": 2}
+
+
+def test_machines_serve_and_mount_the_repositories(tmp_path: Path) -> None:
+    """The file server and whoever mounts it have kernels of their own; the rest stays in containers, and builds the release."""
+    inventory, common = written("cluster", tmp_path, machines=True)
+    hosts, children = inventory["hosts"], inventory["children"]
+    assert list(hosts) == ["lb1", "app1", "app2", "ci1", "db1", "mq1", "store1"]
+    machines = ["app1", "app2", "ci1", "store1"]
+    assert [host for host, values in hosts.items() if values.get("test_kind") == "machine"] == machines
+    assert list(children["test_machines"]["hosts"]) == machines
+    assert [host for host, values in hosts.items() if values.get("kallithea_firewall") == "external"] == machines
+    assert not any("test_volumes" in values for values in hosts.values())
+    assert list(children["kallithea_storage"]["hosts"]) == ["store1"]
+    assert common["kallithea_storage_kind"] == "nfs"
+    assert common["kallithea_app_build_host"] == "lb1"
+    reached = yaml.safe_load((tmp_path / "inventory/group_vars/test_machines.yml").read_text())
+    assert reached["ansible_group_priority"] > children["test_hosts"]["vars"]["ansible_group_priority"]
 
 
 def test_one_host_stays_as_the_user_gets_it(tmp_path: Path) -> None:
