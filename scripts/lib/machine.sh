@@ -178,6 +178,14 @@ machine_ensure() {
   export KALLITHEA_TEST_MACHINE_IMAGE=$tag KALLITHEA_TEST_MACHINE_ROOT=$root KALLITHEA_TEST_MACHINE_DIR=$KALLITHEA_MACHINE_DIR KALLITHEA_TEST_MACHINE_RESOLVERS
 }
 
+# machine_of CONTAINER: sets the same to what a machine was made with, for its disk is of no use with another root.
+machine_of() {
+  KALLITHEA_TEST_MACHINE_IMAGE=$(docker inspect -f '{{.Config.Image}}' "$1")
+  KALLITHEA_TEST_MACHINE_ROOT=$(docker inspect -f '{{range .Mounts}}{{if eq .Destination "/machine/root.img"}}{{.Source}}{{end}}{{end}}' "$1")
+  KALLITHEA_TEST_MACHINE_RESOLVERS=$(machine_resolvers)
+  export KALLITHEA_TEST_MACHINE_IMAGE KALLITHEA_TEST_MACHINE_ROOT KALLITHEA_TEST_MACHINE_DIR=$KALLITHEA_MACHINE_DIR KALLITHEA_TEST_MACHINE_RESOLVERS
+}
+
 machine_build_root() {
   local release=$1 tag=$2 root=$3 from
   from=$(image_ensure "$release")

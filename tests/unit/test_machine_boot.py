@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("machine_boot", ROOT / "scripts/lib/machine_boot.py")
 assert SPEC is not None and SPEC.loader is not None
 machine_boot: Any = importlib.util.module_from_spec(SPEC)
+sys.modules[SPEC.name] = machine_boot
 SPEC.loader.exec_module(machine_boot)
 
 ADDRESSES = [{"addr_info": [{"family": "inet6", "local": "fe80::1", "prefixlen": 64}, {"family": "inet", "local": "172.19.0.10", "prefixlen": 16}]}]
