@@ -41,19 +41,21 @@ class Network:
     address: str
     netmask: str
     gateway: str
+    # Neighbours may have asked before the guest was there: it keeps the container's.
+    mac: str
 
     @property
-    def mac(self) -> str:
-        """A hardware address of the address's own, so that neighbours keep it over a cut."""
+    def port_mac(self) -> str:
+        """Return a hardware address for the container's interface, which is a port of the bridge now."""
         return "02:4b:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(self.address).packed)
 
 
-def network(addresses: list[dict[str, Any]], routes: list[dict[str, Any]]) -> Network:
+def network(links: list[dict[str, Any]], routes: list[dict[str, Any]]) -> Network:
     """Read the network from ip's JSON; a network that leads nowhere has no gateway."""
-    info = next(info for link in addresses for info in link["addr_info"] if info["family"] == "inet")
+    link, info = next((link, info) for link in links for info in link["addr_info"] if info["family"] == "inet")
     interface = ipaddress.IPv4Interface(f"{info['local']}/{info['prefixlen']}")
     gateway = next((route["gateway"] for route in routes if "gateway" in route), "")
-    return Network(str(interface.ip), str(interface.netmask), gateway)
+    return Network(str(interface.ip), str(interface.netmask), gateway, link["address"])
 
 
 def command(net: Network, hostname: str, memory: str) -> list[str]:
@@ -91,8 +93,8 @@ def ip(*arguments: str) -> Any:
 
 def join(net: Network) -> None:
     """Give the container's address away: the bridge has none."""
-    # The guest's hardware address appears at this port; the port's own must not be of the same network card.
     ip("address", "flush", "dev", OUTER)
+    ip("link", "set", OUTER, "address", net.port_mac)
     ip("link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
     ip("tuntap", "add", TAP, "mode", "tap")
     for port in (OUTER, TAP):

@@ -18,7 +18,12 @@ machine_boot: Any = importlib.util.module_from_spec(SPEC)
 sys.modules[SPEC.name] = machine_boot
 SPEC.loader.exec_module(machine_boot)
 
-ADDRESSES = [{"addr_info": [{"family": "inet6", "local": "fe80::1", "prefixlen": 64}, {"family": "inet", "local": "172.19.0.10", "prefixlen": 16}]}]
+ADDRESSES = [
+    {
+        "address": "02:42:ac:13:00:0a",
+        "addr_info": [{"family": "inet6", "local": "fe80::1", "prefixlen": 64}, {"family": "inet", "local": "172.19.0.10", "prefixlen": 16}],
+    }
+]
 ACCESS = Access(Path("/state/ssh_config"), "opens-sudo")
 
 
@@ -27,12 +32,13 @@ ACCESS = Access(Path("/state/ssh_config"), "opens-sudo")
     [([{"dst": "default", "gateway": "172.19.0.1", "dev": "eth0"}], "172.19.0.1"), ([], "")],
 )
 def test_the_guest_gets_the_address_of_its_container(routes: list[dict[str, Any]], gateway: str) -> None:
-    """With its mask, and the gateway where the network leads somewhere; the hardware address is the same after every start."""
+    """With its mask, its hardware address, which neighbours may know already, and the gateway where the network leads somewhere."""
     found = machine_boot.network(ADDRESSES, routes)
     assert (found.address, found.netmask, found.gateway) == ("172.19.0.10", "255.255.0.0", gateway)
-    assert found.mac == "02:4b:ac:13:00:0a"
+    assert (found.mac, found.port_mac) == ("02:42:ac:13:00:0a", "02:4b:ac:13:00:0a")
     arguments = machine_boot.command(found, "store1", "1024")
     assert f"ip=172.19.0.10::{gateway}:255.255.0.0:store1:vec0:off" in arguments
+    assert "vec0:transport=tap,ifname=tap0,depth=128,gro=1,mac=02:42:ac:13:00:0a" in arguments
     assert {"mem=1024M", "systemd.hostname=store1", "hostfs=/usr/lib/uml/modules"} <= set(arguments)
     # A reboot must not run the kernel that still holds the network card.
     assert arguments[0] == machine_boot.REBOOT
