@@ -141,7 +141,7 @@ def test_password_is_in_private_files_alone(tmp_path: Path) -> None:
     holders = [path for path in tmp_path.iterdir() if "verysecret" in path.read_text()]
     assert {path.name for path in holders} == {"password", "hgrc"}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in holders)
-    assert tools.run([str(tmp_path / "askpass"), "Password for 'https://admin@kallithea.example': "]).output == "verysecret"
+    assert tools.run(["sh", str(tmp_path / "credential"), "get"]).output == "username=admin\npassword=verysecret\n"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

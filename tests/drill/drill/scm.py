@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from drill.journal import ACKNOWLEDGED, FAILED, REFUSED, UNKNOWN, Outcome
 BRANCH = "refs/heads/master"
 # Mercurial's name of nothing.
 NULL = "0" * 40
-ASKPASS = '#!/bin/sh\ncase "$1" in Username*) cat "${0%/*}/user";; *) cat "${0%/*}/password";; esac\n'
+# Read by sh, since /tmp may let nothing be executed.
+CREDENTIAL = '[ "$1" != get ] || printf "username=%s\\npassword=%s\\n" "$(cat "${0%/*}/user")" "$(cat "${0%/*}/password")"\n'
 GITCONFIG = "[user]\n name = Drill\n email = drill@localhost\n[gc]\n auto = 0\n[advice]\n pushUpdateRejected = false\n"
 
 # The words in which a version control system refuses the second of two pushes.
@@ -45,7 +47,6 @@ class Tools:
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "LC_ALL": "C.UTF-8",
-            "GIT_ASKPASS": str(self.folder / "askpass"),
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_CONFIG_NOSYSTEM": "1",
             "HGRCPATH": str(self.folder / "hgrc"),
@@ -57,10 +58,10 @@ class Tools:
         """Write the files; the folder is the user's alone."""
         self.folder.chmod(0o700)
         for name, content, mode in (
-            ("askpass", ASKPASS, 0o700),
+            ("credential", CREDENTIAL, 0o600),
             ("user", user, 0o600),
             ("password", password, 0o600),
-            (".gitconfig", GITCONFIG, 0o600),
+            (".gitconfig", f"{GITCONFIG}[credential]\n helper = !sh {shlex.quote(str(self.folder / 'credential'))}\n", 0o600),
             ("hgrc", self._hgrc(user, password), 0o600),
         ):
             path = self.folder / name
