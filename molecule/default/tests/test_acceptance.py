@@ -10,9 +10,9 @@ from typing import Any
 import playbook_runs
 import pytest
 from machines import Machine
-from settings import Settings
+from settings import ROOT, Settings
 
-PLAYBOOK = str(Path(__file__).with_name("acceptance.yml"))
+PLAYBOOK = str(ROOT / "molecule/shared/acceptance.yml")
 HOSTS = ("app1", "app2")
 
 

@@ -1,4 +1,4 @@
-"""The drill (tests/drill) on a client of the test cluster; the storage is looked at where the repositories lie."""
+"""The drill (tests/drill) on a client of the test cluster; what lies on the storage is taken from there and looked at on the client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from drill import journal, proof, report
 from drill.places import Storage
-from machines import Machine
+from machines import Machine, wait_until
 from scm import HOME, Client
 from settings import ROOT, Settings
 
@@ -33,8 +33,9 @@ class Drills:
     """Runs drills one after the other, and leaves no repository behind."""
 
     def __init__(self, client: Client, storage: Machine, settings: Settings) -> None:
-        """Bring the tool to the client; storage is a host that has the repositories, git, hg and the service's user."""
+        """Bring the tool to the client; storage is a host that has the repositories on a disk of its own, or the common volume."""
         self.client, self.storage, self.settings = client, storage, settings
+        self.log = ""
         client.machine.run(f"rm -rf {HOME}/drill-tool && mkdir {HOME}/drill-tool && base64 -d | tar -xz -C {HOME}/drill-tool", stdin=packed())
 
     def nodes(self) -> list[str]:
@@ -45,7 +46,7 @@ class Drills:
 
     def run(self, mode: str, *arguments: str, seconds: float) -> dict[str, Any]:
         """Run a drill with the nodes; return its report, which says what the storage has as well."""
-        log = f"{HOME}/drill-{mode}.jsonl"
+        log = self.log = f"{HOME}/drill-{mode}.jsonl"
         command = " ".join(
             [
                 "python3 -m drill",
@@ -70,9 +71,19 @@ class Drills:
             self.storage.run(f"find {self.settings.repositories} -maxdepth 1 -name 'rm__*__{PREFIX}-*' -exec rm -rf {{}} +")
         return {**said, **{key: said[key] + stored[key] for key in ("places", "lost", "damage")}}
 
+    def mark(self, text: str) -> None:
+        """Write into the log of the drill that runs that something begins here."""
+        self.client.run(f"{SETTINGS} python3 -m drill mark --log={self.log} '{text}'")
+
+    def wait_for_pushes(self, count: int) -> None:
+        """Wait until the drill that runs has written down so many pushes that were acknowledged."""
+        wait_until(f"{count} acknowledged pushes", lambda: int(self.client.run(f"cat {self.log} 2>/dev/null | grep -c acknowledged || true")) >= count, 60)
+
     def on_storage(self, log: str) -> dict[str, Any]:
-        """Look into the repositories that a log names as the service's user, with the host's git and the release's hg."""
+        """Look into copies of what the storage has of the repositories that a log names: a file server needs neither git nor hg."""
         story = journal.read_text(log)
-        path = "PATH=/opt/kallithea/current/bin:/usr/bin:/bin"
-        storage = Storage(PurePosixPath(self.settings.repositories), ("docker", "exec", "-i", "--user=kallithea", f"--env={path}", self.storage.container))
+        names = " ".join(f"{self.settings.repositories}/{name}" for name in story.repositories)
+        files = self.storage.run(f"tar -cz -C / --ignore-failed-read {names} | base64", seconds=LOOK_SECONDS)
+        self.client.run("rm -rf stored && mkdir stored && base64 -d | tar -xz -C stored --no-same-owner", seconds=LOOK_SECONDS, stdin=files)
+        storage = Storage(PurePosixPath(f"{HOME}/stored{self.settings.repositories}"), ("docker", "exec", "-i", self.client.machine.container))
         return report.summary(story, proof.on(storage, story.repositories, LOOK_SECONDS, 2))

@@ -80,9 +80,9 @@ class Client:
             return f"http://{self.settings.addresses[node]}:{self.settings.host_pools[node][pool]['port']}/{repository}"
         return f"https://{name or self.settings.hostname}/{repository}"
 
-    def run(self, script: str, seconds: float = 60.0) -> str:
+    def run(self, script: str, seconds: float = 60.0, stdin: str = "") -> str:
         """Run a script as the user."""
-        return self.machine.run(ENVIRONMENT + script, seconds=seconds)
+        return self.machine.run(ENVIRONMENT + script, stdin=stdin, seconds=seconds)
 
     def commit_git(self, folder: str, text: str) -> str:
         """Make a commit in a (new) working copy and return its id."""

@@ -1,0 +1,49 @@
+"""Drill 7: every host rebooted in turn, then the power of all cut at once; the site comes back without a hand."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import faults
+import playbook_runs
+from balancer import Balancer
+from faults import Users
+from machines import Machine, wait_until
+from repositories import Make
+from scm import Client
+from settings import Settings
+from web import Site
+
+SITE_SECONDS = 400.0
+
+
+def reboot(machine: Machine) -> None:
+    """Reboot as an administrator does; a container has no kernel to reboot, so it is reset."""
+    if machine.access:
+        machine.reboot()
+    else:
+        machine.reset()
+
+
+def test_every_host_in_turn_then_all_at_once(
+    cluster: dict[str, Machine], settings: Settings, site: Site, client: Client, balancer: Balancer, make_repository: Make, machines: dict[str, Machine]
+) -> None:
+    """What was pushed before is there after each, and the playbook has nothing to do afterwards."""
+    users = Users(site, client, settings, make_repository)
+    for name, machine in cluster.items():
+        users.push(f"before-{name}")
+        reboot(machine)
+        wait_until(f"every server up after {name}", balancer.all_up, faults.RETURN_SECONDS)
+        users.look(2)
+        users.clone(f"before-{name}")
+    users.push("before-all")
+    for machine in cluster.values():
+        machine.power_off()
+    with ThreadPoolExecutor() as executor:
+        list(executor.map(Machine.power_on, cluster.values()))
+    wait_until("every server up after all", balancer.all_up, faults.RETURN_SECONDS)
+    users.clone("before-all")
+    users.go_on("after-all", 4)
+    run = playbook_runs.run("site", seconds=SITE_SECONDS)
+    run.check(settings.secrets)
+    run.check_success("app1")
