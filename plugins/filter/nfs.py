@@ -190,10 +190,11 @@ def mount_point_problems(name: str, state: Mapping[str, Any]) -> list[str]:
 
 
 def mount_differences(state: Mapping[str, Any], source: str, options: Sequence[str], read_ahead_kb: int) -> dict[str, Any]:
-    """Return whether the storage is mounted, in what the mount is not what is wanted (which only another mount mends), and whether it reads ahead otherwise."""
+    """Return whether the storage is mounted, what only another mount mends, and what the kernel does otherwise."""
     mount = state["mount"]
+    kernel = {"directory_delegations": state["directory_delegations"]}
     if not mount["is_mount"]:
-        return {"mounted": False, "remount": [], "read_ahead": False}
+        return {"mounted": False, "remount": [], "read_ahead": False, **kernel}
     differences = [] if mount["source"] == source else [f"it is {mount['source']}, not {source}"]
     shown = {*mount["options"], *mount["super_options"]}
     values = dict(option.split("=", 1) for option in sorted(shown) if "=" in option)
@@ -209,7 +210,7 @@ def mount_differences(state: Mapping[str, Any], source: str, options: Sequence[s
             differences.append(f"{name} is missing")
         elif value and values.get(name) != value:
             differences.append(f"{name} is {values.get(name, 'not set')}, not {value}")
-    return {"mounted": True, "remount": differences, "read_ahead": state["read_ahead_kb"] not in (-1, read_ahead_kb)}
+    return {"mounted": True, "remount": differences, "read_ahead": state["read_ahead_kb"] not in (-1, read_ahead_kb), **kernel}
 
 
 def _sections(text: str) -> dict[str, str]:
@@ -255,10 +256,14 @@ def nfs_server_state(text: str) -> dict[str, Any]:
 
 
 def nfs_mount_state(text: str, path: str) -> dict[str, Any]:
-    """Return what is mounted at the path and how many KiB the kernel reads ahead there (-1: it does not say), from the same answers."""
+    """Return from the same answers what is mounted at the path, the KiB read ahead there (-1: unknown), and whether the kernel borrows folders."""
     found = _sections(text)
     ahead = found.get("read-ahead", "")
-    return {"mount": parse_mount(found.get("mounts", ""), path), "read_ahead_kb": int(ahead) if ahead.isdigit() else -1}
+    return {
+        "mount": parse_mount(found.get("mounts", ""), path),
+        "read_ahead_kb": int(ahead) if ahead.isdigit() else -1,
+        "directory_delegations": found.get("directory-delegations", "") == "Y",
+    }
 
 
 def nfs_server_differences(state: Mapping[str, Any], wanted: Mapping[str, Any], path: str, clients: Sequence[str]) -> dict[str, list[str]]:

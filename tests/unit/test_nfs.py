@@ -224,18 +224,24 @@ def test_another_path_is_somebody_elses_matter() -> None:
     assert different(server(exports=ETAB + "/srv/films\t*(ro,async)\n"))["exports"] == []
 
 
-def mounted(mounts: str = MOUNTINFO, read_ahead: str = "1024", **choices: Any) -> dict[str, Any]:
+def mounted(mounts: str = MOUNTINFO, read_ahead: str = "1024", borrows: str = "", **choices: Any) -> dict[str, Any]:
     """Return in what a mount is not what is wanted."""
-    state = nfs.nfs_mount_state(f"Id=x\n\n== mounts\n{mounts}\n== read-ahead\n{read_ahead}\n", "/srv/kallithea")
+    answers = f"Id=x\n\n== directory-delegations\n{borrows}\n== mounts\n{mounts}\n== read-ahead\n{read_ahead}\n"
+    state = nfs.nfs_mount_state(answers, "/srv/kallithea")
     found: dict[str, Any] = nfs.mount_differences(state, SOURCE, nfs.nfs_mount_options({**CHOICES, **choices}), 1024)
     return found
 
 
 def test_a_mount_that_is_as_wanted() -> None:
-    assert mounted() == {"mounted": True, "remount": [], "read_ahead": False}
-    assert mounted(read_ahead="") == {"mounted": True, "remount": [], "read_ahead": False}
+    alike = {"mounted": True, "remount": [], "read_ahead": False, "directory_delegations": False}
+    assert mounted() == alike
+    assert mounted(read_ahead="") == alike
+    # An older kernel does not know them; a newer one says whether it asks for them.
+    assert mounted(borrows="N") == alike
+    assert mounted(borrows="Y") == {**alike, "directory_delegations": True}
     assert mounted(read_ahead="128")["read_ahead"] is True
-    assert mounted("22 1 0:20 / / rw shared:1 - ext4 /dev/vda1 rw") == {"mounted": False, "remount": [], "read_ahead": False}
+    absent = mounted("22 1 0:20 / / rw shared:1 - ext4 /dev/vda1 rw")
+    assert absent == {**alike, "mounted": False}
     assert mounted(mount_extra_options=["local_lock=none", "actimeo=1"])["remount"] == []
     assert mounted(MOUNTINFO.replace(",nconnect=4", ""), mount_nconnect=1)["remount"] == []
 
