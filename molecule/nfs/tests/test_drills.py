@@ -140,7 +140,7 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
     path = f"{settings.repositories}/{git}"
     as_user = "cd / && exec runuser -u kallithea -- "
     head = host.run(f"{as_user} git -C {path} rev-parse master").strip()
-    new = host.run(f"{as_user} git -C {path} commit-tree -p {head} -m new {head}^{{tree}}").strip()
+    new = host.run(f"{as_user} git -C {path} -c user.name=Test -c user.email=test@localhost commit-tree -p {head} -m new {head}^{{tree}}").strip()
     host.start("hold-git", f"{as_user} bash -c {quote(HOLD_GIT.format(new=new, old=head, path=path))}", 600)
     host.start("hold-hg", f"{as_user} /opt/kallithea/current/bin/python3 -c {quote(HOLD_HG)} {settings.repositories}/{hg}", 600)
     locks = (f"{path}/refs/heads/master.lock", f"{settings.repositories}/{hg}/.hg/store/lock")
