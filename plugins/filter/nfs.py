@@ -32,6 +32,23 @@ KERNEL_WORDS = {"positive": "pos"}
 NEGOTIATED = ("rsize", "wsize")
 # Options that the kernel shows beside the mount itself, or that mount keeps to itself.
 SILENT = ("_netdev", "nofail", "rw", "nolock", "actimeo", "acl", "cto", "suid", "dev", "exec")
+# Options of a mount or an export that nobody can have a reason for.
+WRONG_MOUNT = {
+    "noexec": "git runs its hooks from the repositories",
+    "ro": "every host writes into the storage",
+    "bg": "systemd waits for the mount itself and tries it again",
+    "udp": "the server answers by TCP alone",
+    "proto=udp": "the server answers by TCP alone",
+}
+WRONG_EXPORT = {
+    "subtree_check": "a file that is renamed while it is open would be lost to its reader",
+    "all_squash": "the service user would be taken for nobody as well, and could not read its own files",
+    "fsid=0": "the hosts would then find the storage at / of the server",
+    "fsid=root": "the hosts would then find the storage at / of the server",
+}
+OWN_VARIABLE = ("vers", "nfsvers", "minorversion", "rsize", "wsize", "nconnect", "timeo", "retrans", "lookupcache")
+# Options that contradict each other without a no before one of them.
+OPPOSITES = {"softerr": "soft", "hard": "soft", "ro": "rw", "async": "sync"}
 PLAIN = re.compile(r"[A-Za-z0-9_.:=/+-]+")
 
 
@@ -87,6 +104,25 @@ def _unsafe(options: Sequence[str], variable: str, accepted: Sequence[str]) -> l
     return problems
 
 
+def _subject(option: str) -> str:
+    """Return what an option is about: the same for soft and hard, or for sync and async."""
+    name = _name(option)
+    return re.sub(r"^no_?", "", OPPOSITES.get(name, name))
+
+
+def _option_problems(options: Sequence[str], variable: str, wrong: Mapping[str, str], accepted: Sequence[str]) -> list[str]:
+    """Return what is wrong with a list of options by itself."""
+    problems = [
+        f"{variable} has '{option}'; give one option an entry, without blanks, commas or brackets." for option in options if not PLAIN.fullmatch(option)
+    ]
+    problems += [f"{variable} has {option}, but {wrong[option]}; take it out." for option in dict.fromkeys(options) if option in wrong]
+    subjects: dict[str, list[str]] = {}
+    for option in options:
+        subjects.setdefault(_subject(option), []).append(option)
+    problems += [f"{variable} has {' and '.join(same)}, of which one alone can hold; leave one of them in it." for same in subjects.values() if len(same) > 1]
+    return problems + _unsafe(options, variable, accepted)
+
+
 def _number(settings: Mapping[str, Any], name: str, least: int, most: int) -> list[str]:
     value = settings[name]
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -133,12 +169,9 @@ def nfs_server_problems(settings: Mapping[str, Any], clients: Sequence[str], acc
             f"({settings['nfs_lease_seconds']}): a client that comes back in time would lose its locks; give at least as many."
         )
     options = [str(option) for option in settings["nfs_export_options"]]
-    problems += [
-        f"kallithea_storage_nfs_export_options has '{option}'; give one option an entry, without blanks, commas or brackets."
-        for option in options
-        if not PLAIN.fullmatch(option)
-    ]
-    return problems + _unsafe(options, "kallithea_storage_nfs_export_options", accepted)
+    if "rw" not in options:
+        problems.append("kallithea_storage_nfs_export_options has no rw, so that the hosts could only read; add it.")
+    return problems + _option_problems(options, "kallithea_storage_nfs_export_options", WRONG_EXPORT, accepted)
 
 
 def nfs_client_problems(settings: Mapping[str, Any], accepted: Sequence[str]) -> list[str]:
@@ -167,14 +200,13 @@ def nfs_client_problems(settings: Mapping[str, Any], accepted: Sequence[str]) ->
     ):
         problems += _number(settings, name, least, most)
     extra = [str(option) for option in settings["mount_extra_options"]]
-    for option in extra:
-        if not PLAIN.fullmatch(option):
-            problems.append(f"kallithea_storage_mount_extra_options has '{option}'; give one option an entry, without blanks or commas.")
-        elif option == "noexec":
-            problems.append("kallithea_storage_mount_extra_options has noexec, but git runs its hooks from the repositories; take it out.")
-        elif _name(option) in ("vers", "nfsvers", "rsize", "wsize", "nconnect", "timeo", "retrans", "lookupcache"):
-            problems.append(f"kallithea_storage_mount_extra_options has {option}, which has a variable of its own (kallithea_storage_mount_...); set that one.")
-    return problems + _unsafe(extra, "kallithea_storage_mount_extra_options", accepted)
+    problems += [
+        f"kallithea_storage_mount_extra_options has {option}, which has a variable of its own (kallithea_storage_mount_...); set that one."
+        for option in extra
+        # mount takes v3 and v4.2 too.
+        if _name(option) in OWN_VARIABLE or re.fullmatch(r"v[0-9.]+", option)
+    ]
+    return problems + _option_problems(extra, "kallithea_storage_mount_extra_options", WRONG_MOUNT, accepted)
 
 
 def mount_point_problems(name: str, state: Mapping[str, Any]) -> list[str]:

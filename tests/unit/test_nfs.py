@@ -120,8 +120,16 @@ def test_a_sites_own_options_win(extra: list[str], there: str, gone: str) -> Non
         (None, {"nfs_threads": "many"}, "kallithea_storage_nfs_threads is 'many'"),
         (None, {"nfs_lease_seconds": 5}, "kallithea_storage_nfs_lease_seconds is 5; give a whole number from 10 to 3600."),
         (None, {"nfs_grace_seconds": 10}, "kallithea_storage_nfs_grace_seconds is 10, less than kallithea_storage_nfs_lease_seconds (15)"),
-        (None, {"nfs_export_options": ["rw,async"]}, "kallithea_storage_nfs_export_options has 'rw,async'; give one option an entry"),
+        (None, {"nfs_export_options": ["rw", "sync,async"]}, "kallithea_storage_nfs_export_options has 'sync,async'; give one option an entry"),
         (None, {"nfs_export_options": ["rw", "x) 10.0.0.0/8(rw"]}, "give one option an entry, without blanks, commas or brackets"),
+        (None, {"nfs_export_options": ["sync"]}, "kallithea_storage_nfs_export_options has no rw, so that the hosts could only read; add it."),
+        (None, {"nfs_export_options": ["ro", "sync"]}, "kallithea_storage_nfs_export_options has no rw, so that the hosts could only read; add it."),
+        (None, {"nfs_export_options": ["rw", "ro"]}, "kallithea_storage_nfs_export_options has rw and ro, of which one alone can hold"),
+        (None, {"nfs_export_options": ["rw", "sync", "sync"]}, "has sync and sync, of which one alone can hold; leave one of them in it."),
+        (None, {"nfs_export_options": ["rw", "root_squash", "no_root_squash"]}, "has root_squash and no_root_squash, of which one alone can hold"),
+        (None, {"nfs_export_options": ["rw", "subtree_check"]}, "has subtree_check, but a file that is renamed while it is open would be lost"),
+        (None, {"nfs_export_options": ["rw", "all_squash"]}, "has all_squash, but the service user would be taken for nobody as well"),
+        (None, {"nfs_export_options": ["rw", "fsid=0"]}, "has fsid=0, but the hosts would then find the storage at / of the server; take it out."),
     ],
 )
 def test_bad_choices_of_the_server(clients: list[str] | None, choices: dict[str, Any], says: str) -> None:
@@ -140,7 +148,15 @@ def test_bad_choices_of_the_server(clients: list[str] | None, choices: dict[str,
         ({"mount_timeo": True}, "kallithea_storage_mount_timeo is True"),
         ({"mount_extra_options": ["noexec"]}, "has noexec, but git runs its hooks from the repositories; take it out."),
         ({"mount_extra_options": ["vers=3"]}, "has vers=3, which has a variable of its own"),
-        ({"mount_extra_options": ["a,b"]}, "has 'a,b'; give one option an entry, without blanks or commas."),
+        ({"mount_extra_options": ["v3"]}, "has v3, which has a variable of its own"),
+        ({"mount_extra_options": ["minorversion=0"]}, "has minorversion=0, which has a variable of its own"),
+        ({"mount_extra_options": ["lookupcache=all"]}, "has lookupcache=all, which has a variable of its own"),
+        ({"mount_extra_options": ["ro"]}, "has ro, but every host writes into the storage; take it out."),
+        ({"mount_extra_options": ["bg"]}, "has bg, but systemd waits for the mount itself"),
+        ({"mount_extra_options": ["proto=udp"]}, "has proto=udp, but the server answers by TCP alone"),
+        ({"mount_extra_options": ["actimeo=1", "actimeo=3"]}, "has actimeo=1 and actimeo=3, of which one alone can hold"),
+        ({"mount_extra_options": ["atime", "noatime"]}, "has atime and noatime, of which one alone can hold; leave one of them in it."),
+        ({"mount_extra_options": ["a,b"]}, "has 'a,b'; give one option an entry, without blanks, commas or brackets."),
     ],
 )
 def test_bad_choices_of_the_mount(choices: dict[str, Any], says: str) -> None:
@@ -160,7 +176,9 @@ def test_an_unsafe_option_is_refused_or_allowed_by_its_ugly_name(option: str, wo
 
 
 def test_what_else_is_unsafe() -> None:
-    assert client_problems(mount_extra_options=["local_lock=none"]) == []
+    assert client_problems(mount_extra_options=["local_lock=none", "noatime", "hard", "nosuid"]) == []
+    (contradiction,) = client_problems(("soft",), mount_extra_options=["hard", "soft"])
+    assert "has hard and soft, of which one alone can hold" in contradiction
     (problem,) = server_problems(nfs_export_options=["rw", "async"])
     assert "kallithea_storage_nfs_export_options has async, but a push that was acknowledged is lost" in problem
     assert server_problems(accepted=("async",), nfs_export_options=["rw", "async"]) == []
