@@ -221,6 +221,18 @@ def mount_point_problems(name: str, state: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def foreign_export_problems(name: str, state: Mapping[str, Any], path: str, own: str) -> list[str]:
+    """Return a sentence for each export of the storage host that lets others than the cluster's hosts at the storage; own is the role's file."""
+    return [
+        f"Host {name} exports {exported} by {file}, and with it the storage {path} to others than the application hosts; "
+        "take it out there, or give kallithea_storage_path a path outside of it."
+        for file, paths in state["exports"].items()
+        if file != own
+        for exported in paths
+        if f"{path}/".startswith(f"{exported.rstrip('/')}/") or exported.startswith(f"{path}/")
+    ]
+
+
 def mount_differences(state: Mapping[str, Any], source: str, options: Sequence[str], read_ahead_kb: int) -> dict[str, Any]:
     """Return whether the storage is mounted, what only another mount mends, and what the kernel does otherwise."""
     mount = state["mount"]
@@ -329,6 +341,7 @@ class FilterModule:
             "nfs_mount_options": nfs_mount_options,
             "nfs_server_problems": nfs_server_problems,
             "nfs_client_problems": nfs_client_problems,
+            "foreign_export_problems": foreign_export_problems,
             "mount_differences": mount_differences,
             "nfs_server_state": nfs_server_state,
             "nfs_mount_state": nfs_mount_state,

@@ -15,6 +15,8 @@ LISTEN = "0A"
 FOLDERS = ("repositories", "data", "locks")
 NAMES_SHOWN = 10
 OCTAL = re.compile(r"\\([0-7]{3})")
+# The path at the begin of a line of exports, in quotes or not.
+EXPORT = re.compile(r'\s*(?:"(/[^"]*)"|(/[^\s"]*))')
 
 
 def parse_listening(lines: Iterable[str]) -> list[tuple[int, str]]:
@@ -106,6 +108,12 @@ def parse_mount(text: str, path: str) -> dict[str, Any]:
         options = sorted({*fields[5].split(","), *(["ro"] if "ro" in rest[2].split(",") else [])})
         result = {"is_mount": True, "fstype": rest[0], "source": unescape(rest[1]), "options": options, "super_options": sorted(rest[2].split(","))}
     return result
+
+
+def parse_exports(text: str) -> list[str]:
+    """Return the paths that a file in the form of /etc/exports names."""
+    found = (EXPORT.match(line) for line in text.replace("\\\n", " ").splitlines())
+    return sorted({unescape(match[1] or match[2]) for match in found if match})
 
 
 def unescape(text: str) -> str:

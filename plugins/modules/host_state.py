@@ -137,6 +137,9 @@ state:
     storage_identity:
       description: The same of the file that says of which cluster the host has used the storage.
       type: dict
+    exports:
+      description: For each file from which an NFS server takes what it exports the paths that it names.
+      type: dict
     storage_accepted:
       description: What the storage's acceptance test accepted here, and its figures; empty where there is none.
       type: dict
@@ -212,6 +215,7 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
     parse_cgroup_limit_mb,
     parse_cluster_id,
     parse_cpu_quota,
+    parse_exports,
     parse_listening,
     parse_meminfo_mb,
     parse_mount,
@@ -220,6 +224,7 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
 )
 
 MARKER = ".kallithea-cluster"
+EXPORTS = ("/etc/exports", "/etc/exports.d/*.exports")
 # A mount whose server is gone lets whoever looks wait for ever.
 STORAGE_SECONDS = 20.0
 Answer = TypeVar("Answer")
@@ -260,6 +265,11 @@ def listening_ports() -> list[dict[str, object]]:
         for port, inode in parse_listening(read(table).splitlines()):
             found.setdefault(port, set()).update({programs[inode]} if inode in programs else set())
     return [{"port": port, "programs": sorted(names)} for port, names in sorted(found.items())]
+
+
+def exports() -> dict[str, list[str]]:
+    """Return for each file of exports the paths that it names."""
+    return {path: parse_exports(read(path)) for pattern in EXPORTS for path in sorted(glob.glob(pattern))}
 
 
 def timezone() -> str:
@@ -397,6 +407,7 @@ def main() -> None:
             "marker": marker,
             "storage": found,
             "storage_identity": cluster(module.params["storage_file"]),
+            "exports": exports(),
             "storage_accepted": parse_accepted(read(module.params["accepted_file"])),
             **accounts(module.params["user"], module.params["uid"], module.params["gid"]),
         },

@@ -132,6 +132,22 @@ def test_a_mount_has_options_of_its_file_system() -> None:
     assert host_state.parse_mount(line, "/srv/other")["super_options"] == []
 
 
+def test_paths_of_a_file_of_exports() -> None:
+    text = (
+        "# /srv/commented *(ro)\n\n/srv/films *(ro) 192.0.2.0/24(rw) # /srv/no\n-ro,sync *\n"
+        '"/srv/with blank" *(rw)\n  /srv/in\\040octal\\\n  host(rw)\n/srv/alone\n/srv/films other(ro)\n'
+    )
+    assert host_state.parse_exports(text) == ["/srv/alone", "/srv/films", "/srv/in octal", "/srv/with blank"]
+    assert host_state.parse_exports("") == []
+
+
+def test_files_of_exports(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exports").write_text("/srv/films *(ro)\n")
+    (tmp_path / "more.exports").write_text("/srv/music *(ro)\n")
+    monkeypatch.setattr(module, "EXPORTS", (str(tmp_path / "exports"), str(tmp_path / "*.exports"), str(tmp_path / "missing")))
+    assert module.exports() == {str(tmp_path / "exports"): ["/srv/films"], str(tmp_path / "more.exports"): ["/srv/music"]}
+
+
 def test_options_and_blanks_of_a_mount() -> None:
     found = host_state.parse_mount("\n".join(line for line in MOUNTS.splitlines() if "upper" not in line), "/srv/nfs")
     assert found["options"] == ["noexec", "relatime", "rw"]

@@ -242,6 +242,26 @@ def test_another_path_is_somebody_elses_matter() -> None:
     assert different(server(exports=ETAB + "/srv/films\t*(ro,async)\n"))["exports"] == []
 
 
+@pytest.mark.parametrize(
+    ("exported", "refused"),
+    [
+        ("/srv/kallithea", True),
+        ("/srv", True),
+        ("/", True),
+        ("/srv/kallithea/repositories", True),
+        ("/srv/kallithea-old", False),
+        ("/srv/films", False),
+    ],
+)
+def test_what_else_lets_at_the_storage(exported: str, refused: bool) -> None:
+    own = "/etc/exports.d/kallithea.exports"
+    state = {"exports": {"/etc/exports": [exported], own: ["/srv/kallithea"]}}
+    found = nfs.foreign_export_problems("store1", state, "/srv/kallithea", own)
+    assert [sentence.split(";")[0] for sentence in found] == (
+        [f"Host store1 exports {exported} by /etc/exports, and with it the storage /srv/kallithea to others than the application hosts"] if refused else []
+    )
+
+
 def mounted(mounts: str = MOUNTINFO, read_ahead: str = "1024", borrows: str = "", **choices: Any) -> dict[str, Any]:
     """Return in what a mount is not what is wanted."""
     answers = f"Id=x\n\n== directory-delegations\n{borrows}\n== mounts\n{mounts}\n== read-ahead\n{read_ahead}\n"
