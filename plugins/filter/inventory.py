@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.kallithea.cluster.plugins.filter.preflight import spec_problems, unknown_variables
-from ansible_collections.kallithea.cluster.plugins.filter.storage import lost_storage_problems, storage_differences
+from ansible_collections.kallithea.cluster.plugins.filter.storage import lost_storage_problems, other_server_problems, storage_differences
 from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, node_address, tier_node
 
 Variables = Mapping[str, Any]
@@ -245,7 +245,16 @@ def all_problems(
     storages = {name: states[name] for name in app_hosts if name in known}
     said = [sentence for variables in asked.values() for sentence in variables["__kallithea_preflight_problems"]]
     return list(
-        dict.fromkeys([*inventory, *said, *host_differences(known, app_hosts), *storage_differences(storages), *lost_storage_problems(states, storage_hosts)])
+        dict.fromkeys(
+            [
+                *inventory,
+                *said,
+                *host_differences(known, app_hosts),
+                *storage_differences(storages),
+                *lost_storage_problems(states, storage_hosts),
+                *other_server_problems(states, storage_hosts),
+            ]
+        )
     )
 
 

@@ -81,7 +81,7 @@ def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluste
     if not marker["exists"] and state["storage_identity"]["cluster_id"] == cluster_id:
         return [
             f"{where} has no marker .kallithea-cluster, though the host has used this cluster's storage there: "
-            "its file system is not mounted or another one is; mount the right one, or restore it from a backup."
+            "its file system is not mounted or another one is; mount the right one, give kallithea_storage_path its old value, or restore it from a backup."
         ]
     if not shared:
         return []
@@ -113,6 +113,31 @@ def storage_differences(states: Mapping[str, Mapping[str, Any]]) -> list[str]:
     path = next(iter(states.values()))["storage"]["path"]
     seen = "; ".join(f"{what} on {', '.join(names)}" for what, names in groups.items())
     return [f"The storage {path} is not the same everywhere: {seen}; mount the same file system on every host."]
+
+
+def other_server_problems(states: Mapping[str, Mapping[str, Any]], storage_hosts: Sequence[str]) -> list[str]:
+    """Return a sentence where hosts have another server's tree mounted than the storage host's: they change over one after the other."""
+    problems = []
+    for server in storage_hosts:
+        if server not in states:
+            continue
+        found: dict[str, list[str]] = {}
+        for name, state in states.items():
+            storage = state["storage"]
+            if name == server or not storage["is_mount"] or not storage["answers"] or not storage["fstype"].startswith("nfs"):
+                continue
+            # The address that the name of the source led to.
+            address = next((option.removeprefix("addr=") for option in storage["super_options"] if option.startswith("addr=")), "")
+            path = f"/{storage['source'].partition(':/')[2]}".rstrip("/")
+            if path != storage["path"] or (address and address not in states[server]["addresses"]):
+                found.setdefault(storage["source"], []).append(name)
+        problems += [
+            f"The storage {states[server]['storage']['path']} of host {', '.join(sorted(names))} is mounted from {source}, which is not that of the "
+            f"storage host {server}, so that hosts which change over one after the other would lose each other's pushes: stop the application, "
+            "copy the storage, unmount it on every host (and stop kallithea-storage.timer where it runs), then run the playbook again."
+            for source, names in sorted(found.items())
+        ]
+    return problems
 
 
 def lost_storage_problems(states: Mapping[str, Mapping[str, Any]], storage_hosts: Sequence[str]) -> list[str]:

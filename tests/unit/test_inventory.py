@@ -76,12 +76,21 @@ def test_nfs_has_one_host_of_its_own() -> None:
         ([], "kallithea_storage is empty or missing, but with kallithea_storage_kind nfs one host serves the storage"),
         (["db1", "mq1"], "kallithea_storage has db1, mq1, but with kallithea_storage_kind nfs one host serves the storage"),
         (["app2"], "Host app2 stands in kallithea_storage and runs the application, but the locks of the server's own processes"),
+        (["db1", "app1"], "kallithea_storage has app1, db1, but"),
         (["ci1"], "Host ci1 stands in kallithea_storage and runs the application"),
     ],
 )
 def test_nfs_on_other_hosts_is_refused(members: list[str], says: str) -> None:
-    (sentence,) = problems({"kallithea_storage": members}, **NFS)["fatal"]
-    assert says in sentence
+    found = problems({"kallithea_storage": members}, **NFS)["fatal"]
+    # Two hosts of which one runs the application are two mistakes.
+    assert len(found) == (2 if members == ["db1", "app1"] else 1)
+    assert says in found[0]
+
+
+def test_a_storage_host_that_cannot_be_found_out_is_fatal() -> None:
+    unknown = {**NFS["db1"], "kallithea_address": "", "ansible_host": "no-such-host.invalid"}
+    (sentence,) = problems({"kallithea_storage": ["db1"]}, **{**NFS, "db1": unknown})["fatal"]
+    assert "host db1 has no kallithea_address and 'no-such-host.invalid' does not resolve on the controller" in sentence
 
 
 @pytest.mark.parametrize(("tier", "host"), [("database", "db1"), ("broker", "mq1")])
@@ -215,6 +224,21 @@ def test_a_lost_storage_is_said_too() -> None:
     hostvars = {"store1": host("store"), "app1": host("12")}
     (sentence,) = all_problems([], ["store1", "app1"], hostvars, ["app1"], ["store1"])
     assert "of host store1 has no marker .kallithea-cluster, though app1 used" in sentence
+
+
+def test_another_servers_storage_is_said_too() -> None:
+    hostvars = {"store1": host("store"), "app1": host("12")}
+    hostvars["store1"]["__kallithea_common_host"]["state"] |= {"marker": {"exists": True}, "addresses": ["192.0.2.40"]}
+    hostvars["app1"]["__kallithea_common_host"]["state"]["storage"] |= {
+        "is_mount": True,
+        "answers": True,
+        "readable": False,
+        "fstype": "nfs4",
+        "source": "files:/srv",
+        "super_options": ["addr=192.0.2.50"],
+    }
+    (sentence,) = all_problems([], ["store1", "app1"], hostvars, ["app1"], ["store1"])
+    assert "of host app1 is mounted from files:/srv, which is not that of the storage host store1" in sentence
 
 
 def test_a_run_limited_to_one_host_compares_nothing() -> None:

@@ -177,6 +177,53 @@ def test_an_empty_tree_never_takes_the_place_of_a_used_one() -> None:
     assert storage.lost_storage_problems(hosts, []) == []
 
 
+SERVED = {**SHARE, "source": "192.0.2.40:/srv/kallithea", "super_options": ["addr=192.0.2.40", "hard", "rw"]}
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        SERVED,
+        # Another name or address of the same server, and what is no mount, has a sentence already, or says no address.
+        {**SERVED, "source": "[2001:db8::40]:/srv/kallithea/", "super_options": ["addr=2001:db8::40"]},
+        {**SERVED, "source": "store1.example.org:/srv/kallithea"},
+        {**SERVED, "super_options": ["rw"]},
+        {**SERVED, "is_mount": False, "super_options": []},
+        {**SERVED, "answers": False, "super_options": ["addr=192.0.2.50"]},
+        {**SERVED, "fstype": "ext4", "source": "/dev/vdb", "super_options": ["rw"]},
+    ],
+)
+def test_hosts_that_have_the_storage_hosts_tree(share: dict[str, Any]) -> None:
+    store = {**state({**EMPTY, "is_mount": False}, OURS), "addresses": ["127.0.0.1", "192.0.2.40", "2001:db8::40"]}
+    assert storage.other_server_problems({"store1": store, "app1": state(share, OURS, OURS)}, ["store1"]) == []
+
+
+def test_another_servers_tree_is_not_changed_for_the_storage_hosts_one_host_at_a_time() -> None:
+    store = {**state({**EMPTY, "is_mount": False}, OURS), "addresses": ["192.0.2.40"]}
+    old = state({**SERVED, "source": "files:/srv/kallithea", "super_options": ["addr=192.0.2.50"]}, OURS, OURS)
+    elsewhere = state({**SERVED, "source": "192.0.2.40:/export/k"}, OURS, OURS)
+    first, second = storage.other_server_problems({"store1": store, "app2": old, "app1": old, "ci1": elsewhere}, ["store1"])
+    assert first.startswith("The storage /srv/kallithea of host ci1 is mounted from 192.0.2.40:/export/k, which is not that of the storage host store1")
+    assert second.startswith("The storage /srv/kallithea of host app1, app2 is mounted from files:/srv/kallithea, which is not that of the storage host store1")
+    assert "stop the application, copy the storage, unmount it on every host" in second
+    assert storage.other_server_problems({"app1": old}, ["store1"]) == []
+    assert storage.other_server_problems({"store1": store, "app1": old}, []) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "says"),
+    [
+        # The one application host of a local storage becomes a host that mounts it.
+        (state({**BENEATH, "folders": ["repositories", "data"]}, OURS, OURS), "nfs", "is not empty (repositories, data, .kallithea-cluster), which the mount"),
+        # The storage host is given another path than the one that its tree has.
+        (state(BENEATH, NONE, OURS), "local", "give kallithea_storage_path its old value, or restore it from a backup."),
+    ],
+)
+def test_a_running_cluster_gets_another_kind_or_path(host: dict[str, Any], kind: str, says: str) -> None:
+    (problem,) = storage.storage_host_problems("app1", host, kind, "ours", UID)
+    assert says in problem
+
+
 def test_a_local_storage_is_asked_for_its_marker_alone() -> None:
     folder = {**EMPTY, "is_mount": False, "entries": ["films"], "readable": False}
     assert storage.storage_host_problems("app1", state(folder), "local", "ours", UID) == []
