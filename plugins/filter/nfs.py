@@ -47,6 +47,8 @@ WRONG_EXPORT = {
     "fsid=root": "the hosts would then find the storage at / of the server",
 }
 OWN_VARIABLE = ("vers", "nfsvers", "minorversion", "rsize", "wsize", "nconnect", "timeo", "retrans", "lookupcache")
+# File systems that are a server's already.
+REMOTE = ("nfs", "cifs", "smb3")
 # Options that contradict each other without a no before one of them.
 OPPOSITES = {"softerr": "soft", "hard": "soft", "ro": "rw", "async": "sync"}
 PLAIN = re.compile(r"[A-Za-z0-9_.:=/+-]+")
@@ -221,9 +223,16 @@ def mount_point_problems(name: str, state: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def foreign_export_problems(name: str, state: Mapping[str, Any], path: str, own: str) -> list[str]:
-    """Return a sentence for each export of the storage host that lets others than the cluster's hosts at the storage; own is the role's file."""
-    return [
+def served_storage_problems(name: str, state: Mapping[str, Any], path: str, own: str) -> list[str]:
+    """Return what is wrong with the tree that the storage host serves: another server's, or exported by more than the role's own file."""
+    storage = state["storage"]
+    problems = []
+    if storage["fstype"].startswith(REMOTE):
+        problems.append(
+            f"The storage {path} of host {name} is mounted from another server ({storage['fstype']} {storage['source']}), and whoever passes that on keeps no "
+            "locks over a restart; mount it on each application host and give the kind existing, or put the storage on a disk of this host."
+        )
+    return problems + [
         f"Host {name} exports {exported} by {file}, and with it the storage {path} to others than the application hosts; "
         "take it out there, or give kallithea_storage_path a path outside of it."
         for file, paths in state["exports"].items()
@@ -341,7 +350,7 @@ class FilterModule:
             "nfs_mount_options": nfs_mount_options,
             "nfs_server_problems": nfs_server_problems,
             "nfs_client_problems": nfs_client_problems,
-            "foreign_export_problems": foreign_export_problems,
+            "served_storage_problems": served_storage_problems,
             "mount_differences": mount_differences,
             "nfs_server_state": nfs_server_state,
             "nfs_mount_state": nfs_mount_state,

@@ -255,11 +255,19 @@ def test_another_path_is_somebody_elses_matter() -> None:
 )
 def test_what_else_lets_at_the_storage(exported: str, refused: bool) -> None:
     own = "/etc/exports.d/kallithea.exports"
-    state = {"exports": {"/etc/exports": [exported], own: ["/srv/kallithea"]}}
-    found = nfs.foreign_export_problems("store1", state, "/srv/kallithea", own)
+    state = {"exports": {"/etc/exports": [exported], own: ["/srv/kallithea"]}, "storage": {"fstype": "", "source": ""}}
+    found = nfs.served_storage_problems("store1", state, "/srv/kallithea", own)
     assert [sentence.split(";")[0] for sentence in found] == (
         [f"Host store1 exports {exported} by /etc/exports, and with it the storage /srv/kallithea to others than the application hosts"] if refused else []
     )
+
+
+@pytest.mark.parametrize(("fstype", "refused"), [("", False), ("ext4", False), ("nfs4", True), ("cifs", True)])
+def test_another_servers_tree_is_not_passed_on(fstype: str, refused: bool) -> None:
+    state = {"exports": {}, "storage": {"fstype": fstype, "source": "nas:/k"}}
+    found = nfs.served_storage_problems("store1", state, "/srv/kallithea", "/etc/exports.d/kallithea.exports")
+    assert len(found) == refused
+    assert not refused or f"The storage /srv/kallithea of host store1 is mounted from another server ({fstype} nas:/k), and whoever" in found[0]
 
 
 def mounted(mounts: str = MOUNTINFO, read_ahead: str = "1024", borrows: str = "", **choices: Any) -> dict[str, Any]:
