@@ -11,13 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import random
 import secrets
-import select
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -62,44 +59,6 @@ def opens(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def bounded(work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """Return what the work returns in a process of its own, or an error where a hung storage holds it."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)
-            answer_into(writer, work)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    data, end = b"", time.monotonic() + seconds
-    with os.fdopen(reader, "rb", buffering=0) as pipe:
-        while select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
-            block = pipe.read(65536)
-            if not block:
-                os.waitpid(child, 0)
-                found: dict[str, Any] = json.loads(data) if data else {"error": "the process ended without an answer"}
-                return found
-            data += block
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, os.WNOHANG)
-    return {"error": f"ETIMEDOUT: no answer within {seconds:.0f} s"}
-
-
-def answer_into(pipe: int, work: Callable[[], dict[str, Any]]) -> None:
-    """Do the work and write what it returns; whoever waits for the caller's output must not wait for a process that hangs."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    try:
-        answer = work()
-    except OSError as error:
-        answer = {"error": said(error)}
-    with os.fdopen(pipe, "w", encoding="utf-8") as stream:
-        json.dump(answer, stream)
 
 
 def become(uid: int, gid: int) -> None:

@@ -197,18 +197,16 @@ state:
 import contextlib
 import glob
 import grp
-import json
 import os
 import pwd
-import select
-import signal
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kallithea.cluster.plugins.module_utils.bounded import bounded
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import (
     parse_accepted,
     parse_addresses,
@@ -325,38 +323,14 @@ def as_who_may(look: Callable[[], Answer], uid: int, gid: int) -> Answer | None:
     return None
 
 
-def within(seconds: float, look: Callable[[], Any]) -> Any:
-    """Return what a process of its own finds, or nothing where it takes too long; it may be killed, a thread of ours could not."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)
-            with os.fdopen(writer, "w") as stream:
-                json.dump(look(), stream)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    text, end = b"", time.monotonic() + seconds
-    with os.fdopen(reader, "rb", buffering=0) as stream:
-        while select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
-            part = stream.read(65536)
-            if not part:
-                os.waitpid(child, 0)
-                return json.loads(text) if text else None
-            text += part
-    os.kill(child, signal.SIGKILL)
-    return None
-
-
 def storage(path: str, uid: int, gid: int) -> tuple[dict[str, object], dict[str, object]]:
     """Return what lies at the storage's path, and its marker; where it does not answer, what the mount table says."""
     mount = parse_mount(read("/proc/self/mountinfo"), path)
-    answer = within(STORAGE_SECONDS, lambda: look_at(path, uid, gid))
-    if answer is None:
+    try:
+        found, marker = bounded(lambda: look_at(path, uid, gid), STORAGE_SECONDS)
+    except OSError:
         silent = {"path": path, "is_link": False, "uid": -1, "gid": -1, "mode": "", "readable": False, "root_may_write": False, "answers": False}
         return {**silent, **mount, **summarize_entries([])}, {"exists": False, "cluster_id": ""}
-    found, marker = answer
     return {**found, **mount, "answers": True}, marker
 
 

@@ -83,12 +83,13 @@ import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kallithea.cluster.plugins.module_utils.bounded import bounded
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import parse_mount
 from ansible_collections.kallithea.cluster.plugins.module_utils.storage_acceptance import (
     FOLDER,
     become,
-    bounded,
     export_options,
+    said,
     step,
     text_of,
 )
@@ -129,7 +130,11 @@ def main() -> None:
         folder = os.path.join(wanted["path"], FOLDER)
         return dict(step(wanted["step"], folder, wanted["run"], wanted["number"], wanted["hosts"], wanted["earlier"]))
 
-    result = {**wanted["earlier"], **bounded(work, SECONDS[wanted["step"]])}
+    try:
+        found = bounded(work, SECONDS[wanted["step"]])
+    except OSError as error:
+        found = {"error": said(error)}
+    result = {**wanted["earlier"], **found}
     if wanted["step"] == "look":
         result["mount"] = parse_mount(read("/proc/self/mountinfo"), wanted["path"])
     module.exit_json(changed=False, result=result)

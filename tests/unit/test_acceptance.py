@@ -177,32 +177,6 @@ def test_an_error_ends_a_race(tmp_path: pathlib.Path) -> None:
     assert steps.race(str(tmp_path), {"x": os.mkdir})["x"] == {"tried": 0, "won": [], "error": "ENOENT: No such file or directory"}
 
 
-def test_a_hung_storage_ends_a_step() -> None:
-    begun = time.monotonic()
-
-    def hang() -> dict[str, Any]:
-        time.sleep(30)
-        return {}
-
-    assert steps.bounded(hang, 0.3) == {"error": "ETIMEDOUT: no answer within 0 s"}
-    assert time.monotonic() - begun < 5
-
-
-def test_answers_of_another_process() -> None:
-    assert steps.bounded(lambda: {"pid": os.getpid()}, 5)["pid"] != os.getpid()
-
-    def refuse() -> dict[str, Any]:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    assert steps.bounded(refuse, 5) == {"error": "EACCES: Permission denied"}
-    assert steps.bounded(lambda: {"large": "x" * 300000}, 5) == {"large": "x" * 300000}
-
-    def fail() -> dict[str, Any]:
-        raise SystemExit
-
-    assert steps.bounded(fail, 5) == {"error": "the process ended without an answer"}
-
-
 def test_a_host_that_failed_does_nothing_more(tmp_path: pathlib.Path) -> None:
     for earlier in ({"error": "EIO: x"}, {"shared": False}, {}):
         assert steps.step("change", str(tmp_path / "none"), "run", 1, 2, earlier) == earlier
