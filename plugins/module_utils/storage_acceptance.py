@@ -9,10 +9,7 @@ in one of them must not renew what its client remembers of another.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import random
 import secrets
 import shutil
 import socket
@@ -20,45 +17,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.kallithea.cluster.plugins.module_utils.storage_holder import ask_holder, start_holder
+from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes import (
+    SIGHT_SECONDS,
+    owners,
+    race,
+    sights,
+    text_of,
+    times,
+    try_lock,
+    write,
+)
+
 FOLDER = ".kallithea-acceptance"
 PROBES = ("new", "renamed", "removed", "rewritten", "replaced", "made", "race")
 OLD, NEW = "old\n", "new\n"
-ROUNDS = 200
-RACE_SECONDS = 5.0
-# Who wins all rounds alone waits for the others; who races with them leaves them just enough time to be first.
-ALONE_SECONDS, TOGETHER_SECONDS, TOGETHER_ROUNDS = 0.015, 0.003, 5
-SIGHT_SECONDS = 1.0
-LISTED_SECONDS = 0.5
 RELEASE_SECONDS = 3.0
-HOLD_SECONDS = 30.0
-TIMES = 20
-TIMES_SECONDS = 1.5
-
-
-def said(error: OSError) -> str:
-    """Return an error with its name."""
-    return f"{errno.errorcode.get(error.errno or 0, 'error')}: {error.strerror}"
-
-
-def text_of(path: str) -> str:
-    """Return a file's text."""
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        return stream.read()
-
-
-def write(path: str, text: str) -> None:
-    """Write a file that is made where it is missing, and changed in place where it is there."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "w", encoding="utf-8") as stream:
-        stream.write(text)
-
-
-def opens(path: str) -> bool:
-    """Tell whether a file can be opened, as git and Mercurial look for one."""
-    try:
-        os.close(os.open(path, os.O_RDONLY))
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def become(uid: int, gid: int) -> None:
@@ -124,112 +98,9 @@ def look(folder: str, run: str, number: int) -> dict[str, Any]:
 def is_run(folder: str, run: str) -> bool:
     """Tell whether the folder is the one that the first host made in this run."""
     try:
-        return text_of(os.path.join(folder, "run")) == run
+        return bool(text_of(os.path.join(folder, "run")) == run)
     except FileNotFoundError:
         return False
-
-
-def times(folder: str, number: int) -> dict[str, list[float]]:
-    """Return the milliseconds of small creations, synchronous writes and renames."""
-    taken: dict[str, list[float]] = {"create": [], "fsync": [], "rename": []}
-    own = os.path.join(folder, f"times{number}")
-    os.mkdir(own, 0o750)
-    path, target = os.path.join(own, "file"), os.path.join(own, "target")
-    end = time.monotonic() + TIMES_SECONDS
-    while len(taken["rename"]) < TIMES and (time.monotonic() < end or not taken["rename"]):
-        moments = [time.perf_counter()]
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-        moments.append(time.perf_counter())
-        os.write(descriptor, b"\0" * 4096)
-        os.fsync(descriptor)
-        moments.append(time.perf_counter())
-        os.close(descriptor)
-        closed = time.perf_counter()
-        os.rename(path, target)
-        renamed = time.perf_counter()
-        os.unlink(target)
-        for name, seconds in zip(taken, (moments[1] - moments[0], moments[2] - moments[1], renamed - closed), strict=True):
-            taken[name].append(round(seconds * 1000, 2))
-    return taken
-
-
-def address(run: str, number: int) -> bytes:
-    """Return where this host's holder is asked: a name in memory, which leaves no file behind."""
-    return f"\0kallithea-acceptance-{run}-{number}".encode()
-
-
-def start_holder(folder: str, run: str, number: int) -> None:
-    """Start a process that holds a file open until it is asked what it reads there, or for a bounded time; the first host's also holds the lock."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            # Twice, so that it is nobody's child.
-            if os.fork() == 0:
-                os.setsid()
-                hold(folder, run, number, writer)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader, encoding="utf-8") as pipe:
-        answer = pipe.read()
-    if answer != "held":
-        raise OSError(int(answer or errno.EIO), os.strerror(int(answer or errno.EIO)))
-
-
-def hold(folder: str, run: str, number: int, ready: int) -> None:
-    """Hold what has to be held, say so, and wait."""
-    # The caller's pipes are not this process's matter.
-    for descriptor in os.listdir("/proc/self/fd"):
-        if int(descriptor) > 2 and int(descriptor) != ready:
-            with contextlib.suppress(OSError):
-                os.close(int(descriptor))
-    try:
-        held = os.open(os.path.join(folder, "replaced", "file"), os.O_RDONLY)
-        read_again(held)
-        if number == 0:
-            fcntl.flock(os.open(os.path.join(folder, "lock"), os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            listener.bind(address(run, number))
-            listener.listen(1)
-            listener.settimeout(HOLD_SECONDS)
-            os.write(ready, b"held")
-            os.close(ready)
-            answer_once(listener, held)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.write(ready, str(error.errno or errno.EIO).encode())
-
-
-def answer_once(listener: socket.socket, held: int) -> None:
-    """Answer with what the held file reads now."""
-    with listener.accept()[0] as connection:
-        try:
-            word = read_again(held)
-        except OSError as error:
-            word = said(error)
-        connection.sendall(word.encode())
-
-
-def read_again(descriptor: int) -> str:
-    """Return the first word of an open file, from its server and not from memory."""
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    return first_word(os.pread(descriptor, 16, 0).decode(errors="replace"))
-
-
-def first_word(text: str) -> str:
-    """Return the word that a probe's file holds."""
-    return text.split("\n", 1)[0]
-
-
-def ask_holder(run: str, number: int) -> str:
-    """Return what this host's holder reads, which ends it; nothing where it is gone."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(2.0)
-        connection.connect(address(run, number))
-        return connection.recv(200).decode(errors="replace")
-    return ""
 
 
 def change(folder: str, number: int, hosts: int) -> dict[str, Any]:
@@ -261,49 +132,6 @@ def make_changes(folder: str) -> None:
     os.rename(os.path.join(folder, "replaced", "file.new"), os.path.join(folder, "replaced", "file"))
 
 
-def try_lock(path: str, seconds: float = 0.0) -> str:
-    """Return whether a lock was granted or refused, tried again for some seconds, or the error."""
-    end = time.monotonic() + seconds
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return "granted"
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    return "refused"
-            except OSError as error:
-                return said(error)
-            # The others try too.
-            time.sleep(random.uniform(0.01, 0.05))
-    finally:
-        os.close(descriptor)
-
-
-def race(folder: str, attempts: Mapping[str, Callable[[str], None]], rounds: int = ROUNDS, seconds: float = RACE_SECONDS) -> dict[str, Any]:
-    """Try in each round to be the first at a name, in each way; say how many rounds there were, and which were won."""
-    found: dict[str, dict[str, Any]] = {way: {"tried": 0, "won": [], "error": ""} for way in attempts}
-    lost = -TOGETHER_ROUNDS
-    end = time.monotonic() + seconds
-    for number in range(rounds):
-        if time.monotonic() > end:
-            break
-        for way, attempt in attempts.items():
-            try:
-                attempt(os.path.join(folder, "race", f"{way}{number}"))
-                found[way]["won"].append(number)
-            except FileExistsError:
-                lost = number
-            except OSError as error:
-                found[way]["error"] = said(error)
-                return found
-            found[way]["tried"] = number + 1
-        if any(number in way["won"] for way in found.values()):
-            time.sleep(random.uniform(0, TOGETHER_SECONDS) if number - lost < TOGETHER_ROUNDS else ALONE_SECONDS)
-    return found
-
-
 def see(folder: str, run: str, number: int) -> dict[str, Any]:
     """Say what this host sees of the first host's changes, what it reads in the file that it holds, and whose the files are."""
     found: dict[str, Any] = {}
@@ -313,50 +141,6 @@ def see(folder: str, run: str, number: int) -> dict[str, Any]:
     found["owners"] = owners(os.path.join(folder, "made"))
     if number != 0:
         found["released"] = try_lock(os.path.join(folder, "lock"), RELEASE_SECONDS)
-    return found
-
-
-def sights(folder: str) -> dict[str, dict[str, Any]]:
-    """Return for each change whether it is seen by opening the file, or only after a look into its folder, and after how many milliseconds."""
-
-    def within(name: str) -> str:
-        return os.path.join(folder, name)
-
-    changes: dict[str, tuple[str, Callable[[], bool]]] = {
-        "new": ("new", lambda: opens(within("new/file"))),
-        "renamed": ("renamed", lambda: opens(within("renamed/after"))),
-        "rewritten": ("rewritten", lambda: first_word(text_of(within("rewritten/file"))) == "new"),
-        "replaced": ("replaced", lambda: first_word(text_of(within("replaced/file"))) == "new"),
-        "removed": ("removed", lambda: not opens(within("removed/file"))),
-        "renamed away": ("renamed", lambda: not opens(within("renamed/before"))),
-    }
-    found: dict[str, dict[str, Any]] = {name: {"how": "", "ms": 0.0, "error": ""} for name in changes}
-    begun = time.monotonic()
-
-    def try_all(how: str) -> bool:
-        for name, (probe, check) in changes.items():
-            if not found[name]["how"]:
-                try:
-                    if how == "listed":
-                        os.listdir(within(probe))
-                    if check():
-                        found[name].update(how=how, ms=round((time.monotonic() - begun) * 1000, 1))
-                except OSError as error:
-                    found[name]["error"] = said(error)
-        return all(sight["how"] for sight in found.values())
-
-    for how, seconds in (("opened", SIGHT_SECONDS), ("listed", SIGHT_SECONDS + LISTED_SECONDS)):
-        while not try_all(how) and time.monotonic() < begun + seconds:
-            time.sleep(0.02)
-    return found
-
-
-def owners(folder: str) -> dict[str, list[Any]]:
-    """Return owner, group and mode of each host's file."""
-    found = {}
-    for name in os.listdir(folder):
-        status = os.stat(os.path.join(folder, name))
-        found[name] = [status.st_uid, status.st_gid, f"{status.st_mode & 0o7777:04o}"]
     return found
 
 

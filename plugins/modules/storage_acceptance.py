@@ -85,14 +85,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kallithea.cluster.plugins.module_utils.bounded import bounded
 from ansible_collections.kallithea.cluster.plugins.module_utils.host_state import parse_mount
-from ansible_collections.kallithea.cluster.plugins.module_utils.storage_acceptance import (
-    FOLDER,
-    become,
-    export_options,
-    said,
-    step,
-    text_of,
-)
+from ansible_collections.kallithea.cluster.plugins.module_utils.storage_acceptance import FOLDER, become, export_options, step
+from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes import said, text_of
 
 EXPORT_TABLE = "/var/lib/nfs/etab"
 # More than what a step takes on a storage that works: an NFS server that was started a moment ago gives no file before its grace time is over.

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.kallithea.cluster.plugins.filter import acceptance, topology
 from ansible_collections.kallithea.cluster.plugins.module_utils import storage_acceptance as steps
+from ansible_collections.kallithea.cluster.plugins.module_utils import storage_holder, storage_probes
 
 FORK = multiprocessing.get_context("fork")
 IDS = [os.getuid(), os.getgid()]
@@ -98,9 +99,9 @@ def test_what_a_killed_run_left_is_removed(tmp_path: pathlib.Path) -> None:
     run = steps.begin(folder)["run"]
     # Its holder still has the lock.
     assert steps.look(folder, run, 0)["shared"]
-    assert steps.try_lock(f"{folder}/lock") == "refused"
+    assert storage_probes.try_lock(f"{folder}/lock") == "refused"
     again = steps.begin(folder)["run"]
-    assert again != run and steps.try_lock(f"{folder}/lock") == "granted" and steps.ask_holder(run, 0) == ""
+    assert again != run and storage_probes.try_lock(f"{folder}/lock") == "granted" and storage_holder.ask_holder(run, 0) == ""
     steps.end(folder, again, 0)
     assert list(tmp_path.iterdir()) == []
 
@@ -144,7 +145,7 @@ def test_a_race_with_two_winners(tmp_path: pathlib.Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):
         (folder / "race").mkdir(parents=True)
-    races = [steps.race(str(folder), dict.fromkeys(acceptance.RACES, os.mkdir), rounds=20) for folder in (one, other)]
+    races = [storage_probes.race(str(folder), dict.fromkeys(acceptance.RACES, os.mkdir), rounds=20) for folder in (one, other)]
     found = {f"app{number}": {"shared": True, "races": race} for number, race in enumerate(races)}
     said = acceptance.race_points(PATH, found)
     assert len(said) == 2 and "let app0 and app1 win exclusive creation (O_EXCL), as git locks a branch at the same time, 20 of 20 times" in said[0]
@@ -155,7 +156,7 @@ def test_a_late_host_meets_the_others(tmp_path: pathlib.Path) -> None:
 
     def late(seconds: float, answers: Any) -> None:
         time.sleep(seconds)
-        answers.put(steps.race(str(tmp_path), {"x": os.mkdir})["x"])
+        answers.put(storage_probes.race(str(tmp_path), {"x": os.mkdir})["x"])
 
     answers = FORK.Queue()
     hosts = [FORK.Process(target=late, args=(seconds, answers)) for seconds in (0.0, 0.5)]
@@ -169,12 +170,12 @@ def test_a_late_host_meets_the_others(tmp_path: pathlib.Path) -> None:
 
 def test_a_race_ends_in_time(tmp_path: pathlib.Path) -> None:
     (tmp_path / "race").mkdir()
-    race = steps.race(str(tmp_path), {"x": lambda path: time.sleep(0.05)}, seconds=0.2)["x"]
+    race = storage_probes.race(str(tmp_path), {"x": lambda path: time.sleep(0.05)}, seconds=0.2)["x"]
     assert 2 <= race["tried"] <= 5
 
 
 def test_an_error_ends_a_race(tmp_path: pathlib.Path) -> None:
-    assert steps.race(str(tmp_path), {"x": os.mkdir})["x"] == {"tried": 0, "won": [], "error": "ENOENT: No such file or directory"}
+    assert storage_probes.race(str(tmp_path), {"x": os.mkdir})["x"] == {"tried": 0, "won": [], "error": "ENOENT: No such file or directory"}
 
 
 def test_a_host_that_failed_does_nothing_more(tmp_path: pathlib.Path) -> None:
@@ -183,11 +184,11 @@ def test_a_host_that_failed_does_nothing_more(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_holder_ends_by_itself(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "HOLD_SECONDS", 0.2)
+    monkeypatch.setattr(storage_holder, "HOLD_SECONDS", 0.2)
     folder = str(tmp_path / steps.FOLDER)
     run = steps.begin(folder)["run"]
     steps.look(folder, run, 0)
-    assert steps.try_lock(f"{folder}/lock", 5.0) == "granted"
+    assert storage_probes.try_lock(f"{folder}/lock", 5.0) == "granted"
 
 
 def test_a_lock_that_nobody_can_hold(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,30 +198,30 @@ def test_a_lock_that_nobody_can_hold(tmp_path: pathlib.Path, monkeypatch: pytest
     monkeypatch.setattr(fcntl, "flock", refuse)
     folder = str(tmp_path / steps.FOLDER)
     run = steps.begin(folder)["run"]
-    assert steps.try_lock(f"{folder}/lock") == "ENOLCK: No locks available"
+    assert storage_probes.try_lock(f"{folder}/lock") == "ENOLCK: No locks available"
     with pytest.raises(OSError, match="No locks available"):
         steps.look(folder, run, 0)
 
 
 def test_sights_of_stale_names(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the first host changed nothing, nothing is seen by name nor by a list."""
-    monkeypatch.setattr(steps, "SIGHT_SECONDS", 0.1)
-    monkeypatch.setattr(steps, "LISTED_SECONDS", 0.1)
+    monkeypatch.setattr(storage_probes, "SIGHT_SECONDS", 0.1)
+    monkeypatch.setattr(storage_probes, "LISTED_SECONDS", 0.1)
     folder = str(tmp_path / steps.FOLDER)
     steps.begin(folder)
-    assert {name: sight["how"] for name, sight in steps.sights(folder).items()} == dict.fromkeys(acceptance.SIGHTS, "")
+    assert {name: sight["how"] for name, sight in storage_probes.sights(folder).items()} == dict.fromkeys(acceptance.SIGHTS, "")
     steps.make_changes(folder)
-    assert {name: sight["how"] for name, sight in steps.sights(folder).items()} == dict.fromkeys(acceptance.SIGHTS, "opened")
+    assert {name: sight["how"] for name, sight in storage_probes.sights(folder).items()} == dict.fromkeys(acceptance.SIGHTS, "opened")
 
 
 def test_sights_after_a_list(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that trusts a name until it looks into the folder, and a server that forgets a file."""
-    monkeypatch.setattr(steps, "SIGHT_SECONDS", 0.1)
+    monkeypatch.setattr(storage_probes, "SIGHT_SECONDS", 0.1)
     folder = str(tmp_path / steps.FOLDER)
     steps.begin(folder)
     steps.make_changes(folder)
     listed: set[str] = set()
-    listdir, opens = os.listdir, steps.opens
+    listdir, opens = os.listdir, storage_probes.opens
 
     def remember(path: str) -> list[str]:
         listed.add(path)
@@ -233,8 +234,8 @@ def test_sights_after_a_list(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
             raise OSError(errno.ESTALE, "Stale file handle")
         return opens(path) if os.path.dirname(path) in listed else path.endswith("before")
 
-    monkeypatch.setattr(steps, "opens", stale)
-    sights = steps.sights(folder)
+    monkeypatch.setattr(storage_probes, "opens", stale)
+    sights = storage_probes.sights(folder)
     assert {name: sight["how"] for name, sight in sights.items() if sight["how"] != "opened"} == {"new": "", "renamed": "listed", "renamed away": "listed"}
     assert sights["new"]["error"] == "ESTALE: Stale file handle"
 
@@ -250,7 +251,7 @@ def test_no_local_user_is_in_the_way(tmp_path: pathlib.Path) -> None:
     folder = str(tmp_path / steps.FOLDER)
     run = steps.begin(folder)["run"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        other.bind(steps.address(run, 0))
+        other.bind(storage_holder.address(run, 0))
         with pytest.raises(OSError, match="in use"):
             steps.look(folder, run, 0)
 
