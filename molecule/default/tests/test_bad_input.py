@@ -14,6 +14,7 @@ import playbook_runs
 import pytest
 import settings as cluster_settings
 import yaml
+from bad_input import load
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,7 +23,7 @@ from machines import Machine
 from playbook_runs import Run
 from settings import Settings
 
-CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())}
+CASES = load(Path(__file__).parent / "bad_input.yml")
 RUN_SECONDS = 240.0
 NEWER_DEBIAN = {
     "ansible_distribution": "Debian",

@@ -1,4 +1,4 @@
-"""What all tests of this scenario share: its hosts, the passwords that came from outside, a person as client, the site, and the journals where a test fails."""
+"""What all tests of this scenario share besides: the passwords that came from outside, the application's host, and the journals where a test fails."""
 
 from __future__ import annotations
 
@@ -10,23 +10,17 @@ import pytest
 import repositories
 import settings as cluster_settings
 import yaml
-from machines import Machine, all_of, wait_until
-from scm import HOME, Client
+from machines import Machine, wait_until
 from settings import Settings
 from web import Site
+
+pytest_plugins = ["every_scenario"]
 
 SCENARIO = Path(__file__).resolve().parents[1]
 cluster_settings.use(SCENARIO / "inventory/hosts.yml")
 
 UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "haproxy")
 JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
-CLIENT_COMMANDS = ("git", "hg", "curl", "python3")
-
-
-@pytest.fixture(scope="session")
-def settings() -> Settings:
-    """Return what the inventory says."""
-    return cluster_settings.load()
 
 
 @pytest.fixture(scope="session")
@@ -43,33 +37,9 @@ def given(state_folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def machines(settings: Settings) -> dict[str, Machine]:
-    """Return all test hosts by their names."""
-    return all_of(settings)
-
-
-@pytest.fixture(scope="session")
 def app(machines: dict[str, Machine]) -> Machine:
     """Return the application's host."""
     return machines["app1"]
-
-
-@pytest.fixture(scope="session")
-def client(machines: dict[str, Machine], settings: Settings) -> Iterator[Client]:
-    """Return a person's git and hg."""
-    machine = machines["client"]
-    for command in CLIENT_COMMANDS:
-        assert machine.host.exists(command), f"{command} is missing on {machine.name}: prepare.yml has to install it"
-    yield Client(machine, settings)
-    machine.run(f"rm -rf {HOME}")
-
-
-@pytest.fixture(scope="session")
-def site(settings: Settings) -> Site:
-    """Return a browser on the controller in which the administrator is logged in."""
-    site = Site(settings)
-    site.login()
-    return site
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,16 @@ from typing import Any
 import playbook_runs
 import pytest
 import yaml
+from bad_input import load, pytest_generate_tests, test_bad_input_is_refused_in_one_message, test_mistake_has_its_sentence
 from conftest import SCENARIO
 from machines import Machine
 from playbook_runs import Run
 from settings import Settings, inventories
 
-CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())}
-MISTAKES = [(run, mistake) for run, case in CASES.items() for mistake in case["says"]]
+# The tests themselves.
+__all__ = ["pytest_generate_tests", "test_bad_input_is_refused_in_one_message", "test_mistake_has_its_sentence"]
+
+CASES = load(Path(__file__).parent / "bad_input.yml")
 NOTHING_WRONG = "nothing wrong"
 WRONG = "thisIsNotThePassword"
 
@@ -119,18 +122,6 @@ def runs(app: Machine, settings: Settings, given: dict[str, str], tmp_path_facto
             PREPARATIONS[preparation](benches[name])
     with playbook_runs.unchanged(app, settings):
         return playbook_runs.run_all({name: partial(begin, bench) for name, bench in benches.items()})
-
-
-@pytest.mark.parametrize("run", CASES, ids=lambda run: run.replace(" ", "-"))
-def test_bad_input_is_refused_in_one_message(runs: dict[str, Run], run: str) -> None:
-    """Each run ends with the sentences of its mistakes and no other words."""
-    runs[run].check_refusal(*CASES[run]["says"].values())
-
-
-@pytest.mark.parametrize(("run", "mistake"), MISTAKES, ids=[mistake.replace(" ", "-") for _, mistake in MISTAKES])
-def test_mistake_has_its_sentence(runs: dict[str, Run], run: str, mistake: str) -> None:
-    """Whatever else is wrong, each mistake is named, once."""
-    runs[run].check_sentence(CASES[run]["says"][mistake])
 
 
 def test_good_input_is_taken(runs: dict[str, Run]) -> None:

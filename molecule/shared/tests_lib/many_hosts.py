@@ -1,4 +1,4 @@
-"""What the tests of every scenario with several hosts share: the hosts, people and a robot as clients, the site, and the journals where a test fails."""
+"""What the tests of every scenario with several hosts share besides: the cluster, a robot as client, and the journals where a test fails."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import repositories
-import settings as cluster_settings
 from balancer import Balancer
 from drills import Drills
-from machines import Machine, all_of, wait_until
-from scm import HOME, Client
+from machines import Machine, wait_until
+from scm import Client, client_on
 from settings import Settings
 from web import Site
+
+pytest_plugins = ["every_scenario"]
 
 UNITS = {
     "storage": ("nfs-server",),
@@ -24,7 +25,6 @@ UNITS = {
     "ci": ("kallithea-web", "kallithea-celery", "kallithea-health"),
     "loadbalancer": ("haproxy",),
 }
-CLIENT_COMMANDS = ("git", "hg", "curl", "python3")
 RECOVERY_SECONDS = 40
 
 
@@ -41,18 +41,6 @@ def idle_units(machine: Machine, units: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
-    """Return what the inventory says."""
-    return cluster_settings.load()
-
-
-@pytest.fixture(scope="session")
-def machines(settings: Settings) -> dict[str, Machine]:
-    """Return all test hosts by their names."""
-    return all_of(settings)
-
-
-@pytest.fixture(scope="session")
 def machine(machines: dict[str, Machine]) -> Callable[[str], Machine]:
     """Return a function that finds a test host by its name."""
     return machines.__getitem__
@@ -64,38 +52,16 @@ def cluster(machines: dict[str, Machine], settings: Settings) -> dict[str, Machi
     return {name: machines[name] for name in settings.hosts}
 
 
-def make_client(machine: Machine, settings: Settings) -> Iterator[Client]:
-    """Return git and hg on a host outside the cluster; remove what they wrote."""
-    for command in CLIENT_COMMANDS:
-        assert machine.host.exists(command), f"{command} is missing on {machine.name}: prepare.yml has to install it"
-    yield Client(machine, settings)
-    machine.run(f"rm -rf {HOME}")
-
-
-@pytest.fixture(scope="session")
-def client(machines: dict[str, Machine], settings: Settings) -> Iterator[Client]:
-    """Return a person's git and hg; they reach the pools past the balancer too."""
-    yield from make_client(machines["client"], settings)
-
-
 @pytest.fixture(scope="session")
 def robot(machines: dict[str, Machine], settings: Settings) -> Iterator[Client]:
     """Return git and hg in a network of bots."""
-    yield from make_client(machines["robot"], settings)
+    yield from client_on(machines["robot"], settings)
 
 
 @pytest.fixture(scope="session")
 def drills(client: Client, machines: dict[str, Machine], settings: Settings) -> Drills:
     """Return a way to run drills on the client."""
     return Drills(client, machines[(settings.groups["storage"] or [settings.node])[0]], settings)
-
-
-@pytest.fixture(scope="session")
-def site(settings: Settings) -> Site:
-    """Return a browser on the controller in which the administrator is logged in."""
-    site = Site(settings)
-    site.login()
-    return site
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from machines import Machine
 from settings import Settings
 
+COMMANDS = ("git", "hg", "curl", "python3")
 HOME = "/root/client"
 ASKPASS = '#!/bin/sh\ncase "$1" in Username*) echo admin;; *) cat ' + HOME + "/password;; esac\n"
 ENVIRONMENT = (
@@ -149,6 +150,14 @@ class Client:
         assert log[-2] == "0", f"the slow clone failed: {' '.join(log)}"
         self.run(f"cd slow-{number} && git fsck --full --no-progress", seconds=120)
         return True
+
+
+def client_on(machine: Machine, settings: Settings) -> Iterator[Client]:
+    """Return git and hg on a host outside the cluster; remove what they wrote."""
+    for command in COMMANDS:
+        assert machine.host.exists(command), f"{command} is missing on {machine.name}: prepare.yml has to install it"
+    yield Client(machine, settings)
+    machine.run(f"rm -rf {HOME}")
 
 
 def curl(arguments: str, config: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What all tests of this scenario share: the host, a foreign host as its client, the site, and the journals where a test fails."""
+"""What all tests of this scenario share besides: the host, a foreign host as its client, and the journals where a test fails."""
 
 from __future__ import annotations
 
@@ -10,53 +10,30 @@ from typing import Any
 import pytest
 import repositories
 import settings as cluster_settings
-from machines import Machine, all_of, wait_until
+from machines import Machine, wait_until
 from pools import Pools
-from scm import HOME, Client
+from scm import Client
 from settings import Settings
 from web import Site
+
+pytest_plugins = ["every_scenario"]
 
 cluster_settings.use(cluster_settings.ROOT / "inventories/single-host/hosts.yml", Path(__file__).resolve().parents[1] / "inventory/hosts.yml")
 
 UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "haproxy")
 JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
-CLIENT_COMMANDS = ("git", "hg", "curl", "python3")
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
-    """Return what the inventory says."""
-    return cluster_settings.load()
-
-
-@pytest.fixture(scope="session")
-def node(settings: Settings) -> Machine:
+def node(machines: dict[str, Machine], settings: Settings) -> Machine:
     """Return the host with every tier on it."""
-    return all_of(settings)[settings.node]
+    return machines[settings.node]
 
 
 @pytest.fixture(scope="session")
-def foreign(settings: Settings) -> Machine:
+def foreign(machines: dict[str, Machine], settings: Settings) -> Machine:
     """Return a host on the same network that the cluster knows nothing of."""
-    machine = all_of(settings)[settings.client]
-    for command in CLIENT_COMMANDS:
-        assert machine.host.exists(command), f"{command} is missing on {settings.client}: prepare.yml has to install it"
-    return machine
-
-
-@pytest.fixture(scope="session")
-def client(foreign: Machine, settings: Settings) -> Iterator[Client]:
-    """Return git and hg on the foreign host."""
-    yield Client(foreign, settings)
-    foreign.run(f"rm -rf {HOME}")
-
-
-@pytest.fixture(scope="session")
-def site(settings: Settings) -> Site:
-    """Return a browser on the controller in which the administrator is logged in."""
-    site = Site(settings)
-    site.login()
-    return site
+    return machines[settings.client]
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from typing import Any
 import playbook_runs
 import pytest
 import yaml
+from bad_input import load, pytest_generate_tests, test_bad_input_is_refused_in_one_message, test_mistake_has_its_sentence
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,8 +23,10 @@ from machines import Machine, wait_until
 from playbook_runs import Run
 from settings import Settings, ansible, inventories
 
-CASES: dict[str, dict[str, Any]] = {case["id"]: case for case in yaml.safe_load((Path(__file__).parent / "bad_input.yml").read_text())}
-MISTAKES = [(run, mistake) for run, case in CASES.items() for mistake in case["says"]]
+# The tests themselves.
+__all__ = ["pytest_generate_tests", "test_bad_input_is_refused_in_one_message", "test_mistake_has_its_sentence"]
+
+CASES = load(Path(__file__).parent / "bad_input.yml")
 PORT = 18080
 LISTENER = f"""
 import socket, time
@@ -213,15 +216,3 @@ def runs(node: Machine, settings: Settings, tmp_path_factory: pytest.TempPathFac
             ready[name] = partial(begin, case, bench)
         with playbook_runs.unchanged(node, settings):
             return playbook_runs.run_all(ready)
-
-
-@pytest.mark.parametrize("run", CASES, ids=lambda run: run.replace(" ", "-"))
-def test_bad_input_is_refused_in_one_message(runs: dict[str, Run], run: str) -> None:
-    """Each run ends with the sentences of its mistakes and no other words."""
-    runs[run].check_refusal(*CASES[run]["says"].values())
-
-
-@pytest.mark.parametrize(("run", "mistake"), MISTAKES, ids=[mistake.replace(" ", "-") for _, mistake in MISTAKES])
-def test_mistake_has_its_sentence(runs: dict[str, Run], run: str, mistake: str) -> None:
-    """Whatever else is wrong, each mistake is named, once."""
-    runs[run].check_sentence(CASES[run]["says"][mistake])
