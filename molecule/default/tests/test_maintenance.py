@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -43,12 +44,24 @@ def repository(make_repository: Make, machines: dict[str, Machine], settings: Se
     return Repository(make_repository("git", "maintained"), machines[settings.groups["app"][1]], settings)
 
 
+@pytest.fixture(scope="module")
+def _working_copy(repository: Repository, client: Client) -> Iterator[None]:
+    """Make the working copy "maintained" with a first commit, which is pushed, so that each test runs alone."""
+    client.run(
+        "rm -rf maintained && git init -q maintained && cd maintained && git commit -q --allow-empty -m first"
+        f" && git push -q {client.url(repository.name)} HEAD:refs/heads/master"
+    )
+    yield
+    client.run("rm -rf maintained")
+
+
+@pytest.mark.usefixtures("_working_copy")
 def test_pushes_and_maintenance_go_on_together(repository: Repository, client: Client, settings: Settings) -> None:
     """Through one host is pushed, on the other the same repository is packed again and again: each push is there at the end."""
     url = client.url(repository.name, node=settings.groups["app"][0], pool="write")
     # The maintenance makes way for the one who waits, so every push has to succeed.
     script = (
-        f"rm -rf maintained && git init -q maintained && cd maintained && for number in $(seq {PUSHES}); do git commit -q --allow-empty -m $number"
+        f"cd maintained && for number in $(seq {PUSHES}); do git commit -q --allow-empty -m $number"
         f" && git push -q {url} HEAD:refs/heads/branch$number HEAD:refs/heads/master || exit 1; done; git rev-parse HEAD"
     )
     with ThreadPoolExecutor() as executor:
@@ -66,6 +79,7 @@ def test_pushes_and_maintenance_go_on_together(repository: Repository, client: C
     assert client.run(f"git ls-remote {client.url(repository.name)} refs/heads/master").split()[0] == head
 
 
+@pytest.mark.usefixtures("_working_copy")
 def test_who_pushes_while_the_lock_is_held_reads_why(repository: Repository, client: Client) -> None:
     """The lock that another host holds keeps a push waiting, then its user reads a sentence; afterwards it goes through."""
     repository.as_user(f"install -d {repository.lock.rpartition('/')[0]}")
@@ -83,6 +97,7 @@ def test_who_pushes_while_the_lock_is_held_reads_why(repository: Repository, cli
     assert len(writer) == 3 and writer[2] == "receive-pack", writer
 
 
+@pytest.mark.usefixtures("_working_copy")
 def test_an_edit_in_the_browser_and_a_push_at_the_same_moment(repository: Repository, client: Client, site: Site) -> None:
     """Whoever is told of success is in the history; the other is refused in the ordinary way."""
     url = client.url(repository.name)
