@@ -18,20 +18,6 @@ image_tag() {
   echo "kallithea-test:debian$1-${hash:0:12}"
 }
 
-# The public image, where a registry answers.
-image_from_registry() {
-  local release=$1 tag=$2 container
-  timeout 120 docker pull -q "debian:$release" >/dev/null 2>&1 </dev/null || return 1
-  container=$(docker create "debian:$release" sh -c \
-    "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends ${KALLITHEA_IMAGE_PACKAGES//,/ } && apt-get clean && rm -rf /etc/apt/apt.conf.d/docker-clean /usr/sbin/policy-rc.d") || return 1
-  if quietly docker start -a "$container" && docker commit -q "$container" "$tag" >/dev/null; then
-    docker rm -f "$container" >/dev/null
-    return 0
-  fi
-  docker rm -f "$container" >/dev/null
-  return 1
-}
-
 image_from_packages() {
   local codename=$1 tag=$2 tar
   need mmdebstrap mmdebstrap
@@ -52,8 +38,7 @@ image_ensure() {
   tag=$(image_tag "$release")
   if ! docker image inspect "$tag" >/dev/null 2>&1; then
     say "Building the image $tag"
-    image_from_registry "$release" "$tag" || image_from_packages "$codename" "$tag" ||
-      die "The image $tag could not be built: neither the public image debian:$release nor Debian's packages can be had (see above)."
+    image_from_packages "$codename" "$tag" || die "The image $tag could not be built from Debian's packages (see above)."
   fi
   echo "$tag"
 }
