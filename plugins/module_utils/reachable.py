@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import secrets
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 SECONDS = 5.0
@@ -71,6 +72,20 @@ def open_stream(what: str, variables: str, host: str, port: int) -> Stream:
     except OSError as error:
         reason = str(error.strerror or error)
     raise Unreachable(f"The {what} {host}:{port} cannot be reached: {reason}; start it, let firewalls pass the app hosts, or correct {variables}.")
+
+
+@contextlib.contextmanager
+def conversation(what: str, variables: str, host: str, port: int, stranger: str) -> Iterator[Stream]:
+    """Connect and hang up; what answers not at all or as somebody else becomes a sentence."""
+    stream = open_stream(what, variables, host, port)
+    try:
+        yield stream
+    except TimeoutError as error:
+        raise Unreachable(f"The {what} {host}:{port} takes connections but does not answer within {SECONDS:.0f} s; look whether it is frozen.") from error
+    except (Stranger, OSError) as error:
+        raise Problem(f"What answers at {host}:{port} is {stranger}; correct {variables}.") from error
+    finally:
+        stream.connection.close()
 
 
 def start_tls(stream: Stream, what: str, host: str, port: int, checks: Mapping[str, Any]) -> None:
@@ -158,37 +173,31 @@ def ask_postgresql(host: str, wanted: Mapping[str, Any], login: Mapping[str, str
     """Raise the sentence that says why this account cannot use the database."""
     what, port, mode = "PostgreSQL", int(wanted["port"]), wanted["sslmode"]
     hosts, variables = "kallithea_database_hosts", "kallithea_database_hosts and kallithea_database_port"
-    stream = open_stream(what, variables, host, port)
-    try:
-        stream.write(postgresql_message(b"", struct.pack(">I", SSL_REQUEST)))
-        answer = stream.read(1)
-        if answer == b"S":
-            checks = {
-                # As libpq does it: with a CA at hand, require looks at the certificate too.
-                "certificate": mode.startswith("verify") or bool(wanted["ca"]),
-                "name": mode == "verify-full",
-                "ca": wanted["ca"],
-                "ca_variable": "kallithea_database_ca",
-                "hosts_variable": hosts,
-                "tls_mend": "turn ssl on there",
-            }
-            start_tls(stream, what, host, port, checks)
-        elif answer == b"N":
-            raise Problem(f"The {what} {host}:{port} speaks no TLS, but kallithea_database_sslmode is {mode}; turn ssl on there.")
-        else:
-            raise Stranger
-        left = postgresql_login(stream, wanted["name"], login["user"], login["password"])
-    except ValueError as error:
-        raise Problem(
-            f"The {what} {host}:{port} does not let {login['user']} use the database {wanted['name']} ({error}); "
-            f"make account and database there, let pg_hba.conf take the app hosts, and give the password as {login['secret']} in kallithea_given_secrets."
-        ) from error
-    except TimeoutError as error:
-        raise Unreachable(f"The {what} {host}:{port} takes connections but does not answer within {SECONDS:.0f} s; look whether it is frozen.") from error
-    except (Stranger, OSError) as error:
-        raise Problem(f"What answers at {host}:{port} is no PostgreSQL; correct {variables}.") from error
-    finally:
-        stream.connection.close()
+    with conversation(what, variables, host, port, "no PostgreSQL") as stream:
+        try:
+            stream.write(postgresql_message(b"", struct.pack(">I", SSL_REQUEST)))
+            answer = stream.read(1)
+            if answer == b"S":
+                checks = {
+                    # As libpq does it: with a CA at hand, require looks at the certificate too.
+                    "certificate": mode.startswith("verify") or bool(wanted["ca"]),
+                    "name": mode == "verify-full",
+                    "ca": wanted["ca"],
+                    "ca_variable": "kallithea_database_ca",
+                    "hosts_variable": hosts,
+                    "tls_mend": "turn ssl on there",
+                }
+                start_tls(stream, what, host, port, checks)
+            elif answer == b"N":
+                raise Problem(f"The {what} {host}:{port} speaks no TLS, but kallithea_database_sslmode is {mode}; turn ssl on there.")
+            else:
+                raise Stranger
+            left = postgresql_login(stream, wanted["name"], login["user"], login["password"])
+        except ValueError as error:
+            raise Problem(
+                f"The {what} {host}:{port} does not let {login['user']} use the database {wanted['name']} ({error}); "
+                f"make account and database there, let pg_hba.conf take the app hosts, and give the password as {login['secret']} in kallithea_given_secrets."
+            ) from error
     if left.isdigit() and int(left) < int(login.get("connections", 0)):
         raise Problem(
             f"The {what} {host}:{port} has {left} connections for {login['user']}, but the cluster's processes take up to {login['connections']}; "
@@ -245,30 +254,24 @@ def ask_broker(host: str, wanted: Mapping[str, Any], login: Mapping[str, str]) -
     """Raise the sentence that says why this account cannot use the broker."""
     what, port = "RabbitMQ", int(wanted["port"])
     variables = "kallithea_broker_hosts, kallithea_broker_port and kallithea_broker_tls"
-    stream = open_stream(what, variables, host, port)
-    try:
-        if wanted["tls"]:
-            checks = {
-                "certificate": True,
-                "name": True,
-                "ca": wanted["ca"],
-                "ca_variable": "kallithea_broker_ca",
-                "hosts_variable": "kallithea_broker_hosts",
-                "tls_mend": "correct kallithea_broker_port, or set kallithea_broker_tls: false",
-            }
-            start_tls(stream, what, host, port, checks)
-        amqp_login(stream, wanted["vhost"], login["user"], login["password"])
-    except ValueError as error:
-        raise Problem(
-            f"The {what} {host}:{port} does not let {login['user']} use the virtual host {wanted['vhost']} ({error}); "
-            f"make account and virtual host there, and give the password as {login['secret']} in kallithea_given_secrets."
-        ) from error
-    except TimeoutError as error:
-        raise Unreachable(f"The {what} {host}:{port} takes connections but does not answer within {SECONDS:.0f} s; look whether it is frozen.") from error
-    except (Stranger, OSError) as error:
-        raise Problem(f"What answers at {host}:{port} is no RabbitMQ that is spoken to so; correct {variables}.") from error
-    finally:
-        stream.connection.close()
+    with conversation(what, variables, host, port, "no RabbitMQ that is spoken to so") as stream:
+        try:
+            if wanted["tls"]:
+                checks = {
+                    "certificate": True,
+                    "name": True,
+                    "ca": wanted["ca"],
+                    "ca_variable": "kallithea_broker_ca",
+                    "hosts_variable": "kallithea_broker_hosts",
+                    "tls_mend": "correct kallithea_broker_port, or set kallithea_broker_tls: false",
+                }
+                start_tls(stream, what, host, port, checks)
+            amqp_login(stream, wanted["vhost"], login["user"], login["password"])
+        except ValueError as error:
+            raise Problem(
+                f"The {what} {host}:{port} does not let {login['user']} use the virtual host {wanted['vhost']} ({error}); "
+                f"make account and virtual host there, and give the password as {login['secret']} in kallithea_given_secrets."
+            ) from error
 
 
 def problems(ask: Callable[[str, Mapping[str, Any], Mapping[str, str]], None], wanted: Mapping[str, Any]) -> list[str]:
