@@ -23,11 +23,11 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes i
     owners,
     race,
     sights,
-    text_of,
     times,
     try_lock,
     write,
 )
+from ansible_collections.kallithea.cluster.plugins.module_utils.text_files import text_of
 
 FOLDER = ".kallithea-acceptance"
 PROBES = ("new", "renamed", "removed", "rewritten", "replaced", "made", "race")

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.kallithea.cluster.plugins.module_utils.text_files import text_of
+
 ROUNDS = 200
 RACE_SECONDS = 5.0
 # Who wins all rounds alone waits for the others; who races with them leaves them just enough time to be first.
@@ -25,12 +27,6 @@ TIMES_SECONDS = 1.5
 def said(error: OSError) -> str:
     """Return an error with its name."""
     return f"{errno.errorcode.get(error.errno or 0, 'error')}: {error.strerror}"
-
-
-def text_of(path: str) -> str:
-    """Return a file's text."""
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        return stream.read()
 
 
 def write(path: str, text: str) -> None:

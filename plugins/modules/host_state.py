@@ -220,26 +220,13 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
     parse_packages,
     summarize_entries,
 )
+from ansible_collections.kallithea.cluster.plugins.module_utils.text_files import read, text_of
 
 MARKER = ".kallithea-cluster"
 EXPORTS = ("/etc/exports", "/etc/exports.d/*.exports")
 # A mount whose server is gone lets whoever looks wait for ever.
 STORAGE_SECONDS = 20.0
 Answer = TypeVar("Answer")
-
-
-def text_of(path: str) -> str:
-    """Return a file's text; a refusal is the caller's."""
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        return stream.read()
-
-
-def read(path: str) -> str:
-    """Return a file's text, or nothing where it cannot be read."""
-    try:
-        return text_of(path)
-    except OSError:
-        return ""
 
 
 def programs_by_inode() -> dict[str, str]:
