@@ -2,8 +2,8 @@
 # GPL-3.0-or-later (see LICENSE)
 """The steps in which several hosts try a shared storage together: each host does its part of a step, and says what it saw.
 
-The hosts are held in lockstep by whoever calls them, never by the storage that they try. Each probe has a folder of its own: what a host does
-in one of them must not renew what its client remembers of another.
+The hosts are held in lockstep by whoever calls them, never by the storage that they try. Each probe has a folder of its own, and nothing is made beside these
+later: what a host does in one of them must not renew what its client remembers of another, as a change of the folder above does.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.kallithea.cluster.plugins.module_utils.storage_holder import ask_holder, start_holder
+from ansible_collections.kallithea.cluster.plugins.module_utils.storage_holder import ask_holder, end_holder, start_holder
 from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes import (
     SIGHT_SECONDS,
     owners,
     race,
-    sights,
     times,
     try_lock,
     write,
@@ -30,7 +29,7 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes i
 from ansible_collections.kallithea.cluster.plugins.module_utils.text_files import text_of
 
 FOLDER = ".kallithea-acceptance"
-PROBES = ("new", "renamed", "removed", "rewritten", "replaced", "made", "race")
+PROBES = ("new", "renamed", "removed", "rewritten", "replaced", "made", "race", "times")
 OLD, NEW = "old\n", "new\n"
 RELEASE_SECONDS = 3.0
 
@@ -46,7 +45,7 @@ def become(uid: int, gid: int) -> None:
 def begin(folder: str) -> dict[str, Any]:
     """Make what the hosts will look at; what a killed run left goes first. The first host does it alone."""
     with contextlib.suppress(OSError):
-        ask_holder(text_of(os.path.join(folder, "run")), 0)
+        end_holder(text_of(os.path.join(folder, "run")), 0)
     clean(folder)
     os.mkdir(folder, 0o750)
     for probe in PROBES:
@@ -73,17 +72,12 @@ def clean(folder: str, seconds: float = 2.0) -> None:
 
 
 def look(folder: str, run: str, number: int) -> dict[str, Any]:
-    """Look at everything once, so that the client remembers what there is and what is missing; hold open what will be replaced."""
+    """Wait for what the first host has made, measure, and leave a process that looks at everything and holds open what will be replaced."""
     end = time.monotonic() + SIGHT_SECONDS
     while not is_run(folder, run):
         if time.monotonic() > end:
             return {"shared": False}
         time.sleep(0.02)
-    for name in ("new/file", "renamed/after"):
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(os.path.join(folder, name))
-    for name in ("renamed/before", "removed/file", "rewritten/file"):
-        text_of(os.path.join(folder, name))
     write(os.path.join(folder, "made", str(number)), "")
     space = os.statvfs(folder)
     found = {
@@ -133,11 +127,8 @@ def make_changes(folder: str) -> None:
 
 
 def see(folder: str, run: str, number: int) -> dict[str, Any]:
-    """Say what this host sees of the first host's changes, what it reads in the file that it holds, and whose the files are."""
-    found: dict[str, Any] = {}
-    if number != 0:
-        found["sights"] = sights(folder)
-    found["held"] = ask_holder(run, number)
+    """Say what this host's holder sees of the changes, what it reads in the file that it holds, and whose the files are."""
+    found = ask_holder(run, number)
     found["owners"] = owners(os.path.join(folder, "made"))
     if number != 0:
         found["released"] = try_lock(os.path.join(folder, "lock"), RELEASE_SECONDS)
@@ -146,7 +137,7 @@ def see(folder: str, run: str, number: int) -> dict[str, Any]:
 
 def end(folder: str, run: str, number: int) -> dict[str, Any]:
     """End this host's holder; the first host removes everything."""
-    ask_holder(run, number)
+    end_holder(run, number)
     if number == 0:
         clean(folder)
     return {}

@@ -1,18 +1,27 @@
 # Copyright: The kallithea.cluster maintainers
 # GPL-3.0-or-later (see LICENSE)
-"""A process that holds a file open and a lock between the steps in which hosts try a shared storage."""
+"""A process that lives between the steps in which hosts try a shared storage: it holds a file open and a lock, and looks before and after the changes.
+
+A new process would see more than a server that runs for weeks: Linux asks an NFS server anew for the rights of a user whose process began later than what it
+remembers, and what it is told renews what it knows of the folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import socket
+from typing import Any
 
-from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes import first_word, said
+from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes import first_word, remember, said, sights
 
 HOLD_SECONDS = 30.0
+# Longer than it looks for changes that do not come.
+ANSWER_SECONDS = 4.0
+LOOK, LEAVE = b"look", b"leave"
 
 
 def address(run: str, number: int) -> bytes:
@@ -21,7 +30,7 @@ def address(run: str, number: int) -> bytes:
 
 
 def start_holder(folder: str, run: str, number: int) -> None:
-    """Start a process that holds a file open until it is asked what it reads there, or for a bounded time; the first host's also holds the lock."""
+    """Start a process that looks at everything and holds a file open until it is asked what it sees, or for a bounded time; the first host's holds the lock."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -48,6 +57,7 @@ def hold(folder: str, run: str, number: int, ready: int) -> None:
             with contextlib.suppress(OSError):
                 os.close(int(descriptor))
     try:
+        remember(folder)
         held = os.open(os.path.join(folder, "replaced", "file"), os.O_RDONLY)
         read_again(held)
         if number == 0:
@@ -58,20 +68,22 @@ def hold(folder: str, run: str, number: int, ready: int) -> None:
             listener.settimeout(HOLD_SECONDS)
             os.write(ready, b"held")
             os.close(ready)
-            answer_once(listener, held)
+            answer_once(listener, folder, held)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.write(ready, str(error.errno or errno.EIO).encode())
 
 
-def answer_once(listener: socket.socket, held: int) -> None:
-    """Answer with what the held file reads now."""
+def answer_once(listener: socket.socket, folder: str, held: int) -> None:
+    """Answer with what this process sees of the changes, and what the held file reads now, where that is the question."""
     with listener.accept()[0] as connection:
-        try:
-            word = read_again(held)
-        except OSError as error:
-            word = said(error)
-        connection.sendall(word.encode())
+        if connection.recv(len(LEAVE)) == LOOK:
+            seen = {"sights": sights(folder)}
+            try:
+                word = read_again(held)
+            except OSError as error:
+                word = said(error)
+            connection.sendall(json.dumps({**seen, "held": word}).encode())
 
 
 def read_again(descriptor: int) -> str:
@@ -80,10 +92,26 @@ def read_again(descriptor: int) -> str:
     return str(first_word(os.pread(descriptor, 16, 0).decode(errors="replace")))
 
 
-def ask_holder(run: str, number: int) -> str:
-    """Return what this host's holder reads, which ends it; nothing where it is gone."""
+def ask_holder(run: str, number: int) -> dict[str, Any]:
+    """Return what this host's holder sees and reads, which ends it."""
+    answer = question(run, number, LOOK)
+    if not answer:
+        raise ProcessLookupError(errno.ESRCH, "the process that looked before the changes is gone")
+    return dict(json.loads(answer))
+
+
+def end_holder(run: str, number: int) -> None:
+    """End this host's holder where there is one."""
+    question(run, number, LEAVE)
+
+
+def question(run: str, number: int, word: bytes) -> bytes:
+    """Return what this host's holder answers; nothing where it is gone."""
+    answer = b""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(2.0)
+        connection.settimeout(ANSWER_SECONDS)
         connection.connect(address(run, number))
-        return connection.recv(200).decode(errors="replace")
-    return ""
+        connection.sendall(word)
+        while block := connection.recv(65536):
+            answer += block
+    return answer

@@ -52,7 +52,7 @@ def opens(path: str) -> bool:
 def times(folder: str, number: int) -> dict[str, list[float]]:
     """Return the milliseconds of small creations, synchronous writes and renames."""
     taken: dict[str, list[float]] = {"create": [], "fsync": [], "rename": []}
-    own = os.path.join(folder, f"times{number}")
+    own = os.path.join(folder, "times", str(number))
     os.mkdir(own, 0o750)
     path, target = os.path.join(own, "file"), os.path.join(own, "target")
     end = time.monotonic() + TIMES_SECONDS
@@ -114,6 +114,14 @@ def race(folder: str, attempts: Mapping[str, Callable[[str], None]], rounds: int
         if any(number in way["won"] for way in found.values()):
             time.sleep(random.uniform(0, TOGETHER_SECONDS) if number - lost < TOGETHER_ROUNDS else ALONE_SECONDS)
     return found
+
+
+def remember(folder: str) -> None:
+    """Look at everything once, so that this process's client remembers what there is and what is missing."""
+    for name in ("new/file", "renamed/after"):
+        opens(os.path.join(folder, name))
+    for name in ("renamed/before", "removed/file", "rewritten/file"):
+        text_of(os.path.join(folder, name))
 
 
 def sights(folder: str) -> dict[str, dict[str, Any]]:

@@ -101,7 +101,9 @@ def test_what_a_killed_run_left_is_removed(tmp_path: pathlib.Path) -> None:
     assert steps.look(folder, run, 0)["shared"]
     assert storage_probes.try_lock(f"{folder}/lock") == "refused"
     again = steps.begin(folder)["run"]
-    assert again != run and storage_probes.try_lock(f"{folder}/lock") == "granted" and storage_holder.ask_holder(run, 0) == ""
+    assert again != run and storage_probes.try_lock(f"{folder}/lock") == "granted"
+    with pytest.raises(ProcessLookupError, match="the process that looked before the changes is gone"):
+        storage_holder.ask_holder(run, 0)
     steps.end(folder, again, 0)
     assert list(tmp_path.iterdir()) == []
 
@@ -189,6 +191,17 @@ def test_the_holder_ends_by_itself(tmp_path: pathlib.Path, monkeypatch: pytest.M
     run = steps.begin(folder)["run"]
     steps.look(folder, run, 0)
     assert storage_probes.try_lock(f"{folder}/lock", 5.0) == "granted"
+
+
+def test_one_process_looks_before_and_after(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one would make an NFS client ask anew, and hide what it remembers from those that live long."""
+    process = tmp_path / "process"
+    monkeypatch.setattr(storage_holder, "remember", lambda folder: process.write_text(str(os.getpid())))
+    monkeypatch.setattr(storage_holder, "sights", lambda folder: os.getpid())
+    folder = str(tmp_path / steps.FOLDER)
+    run = steps.begin(folder)["run"]
+    steps.look(folder, run, 1)
+    assert steps.see(folder, run, 1)["sights"] == int(process.read_text()) != os.getpid()
 
 
 def test_a_lock_that_nobody_can_hold(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
