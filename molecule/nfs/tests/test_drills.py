@@ -70,7 +70,7 @@ def test_storage_away_for_a_while(
     users.push(f"before-{fault.split()[0]}")
     store = machines[settings.groups["storage"][0]]
     with ThreadPoolExecutor(1) as executor:
-        drill = executor.submit(drills.run, "run", "--for=75", "--pushers=2", "--repositories=3", "--kinds=git,hg", "--timeout=40", seconds=DRILL_SECONDS)
+        drill = executor.submit(drills.run, "run", "--for=60", "--pushers=2", "--repositories=3", "--kinds=git,hg", "--timeout=40", seconds=DRILL_SECONDS)
         drills.wait_for_pushes(2)
         drills.mark(fault)
         if fault == "cut off":
@@ -131,7 +131,7 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
     """Drill 6: the locks of a host that lost its power stay; others go on in all other repositories, and in that one read who holds it."""
     users = Users(site, client, settings, make_repository)
     users.push("before-vanishing")
-    git, hg = make_repository("git", "locked"), make_repository("hg", "locked")
+    git, hg = make_repository("git", "locked-git"), make_repository("hg", "locked-hg")
     client.commit("git", "locked-git", "first")
     client.push("git", "locked-git", client.url(git))
     client.commit("hg", "locked-hg", "first")
@@ -144,7 +144,7 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
     host.start("hold-git", f"{as_user} bash -c {quote(HOLD_GIT.format(new=new, old=head, path=path))}", 600)
     host.start("hold-hg", f"{as_user} /opt/kallithea/current/bin/python3 -c {quote(HOLD_HG)} {settings.repositories}/{hg}", 600)
     locks = (f"{path}/refs/heads/master.lock", f"{settings.repositories}/{hg}/.hg/store/lock")
-    wait_until("both locks held", lambda: host.try_run(f"test -e {locks[0]} && test -L {locks[1]}").status == 0, 30)
+    wait_until("both locks held", lambda: host.try_run(f"{as_user} sh -c 'test -e {locks[0]} && test -L {locks[1]}'").status == 0, 30)
     client.commit("git", "locked-git", "second")
     client.commit("hg", "locked-hg", "second")
     host.power_off()
@@ -160,6 +160,6 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
         host.power_on()
     wait_until("every server up", balancer.all_up, faults.RETURN_SECONDS)
     # Until the verb that does it comes: by hand, once nobody writes there any more.
-    host.run(f"rm -f {' '.join(locks)}")
+    host.run(f"{as_user} rm {' '.join(locks)}")
     for kind, name in (("git", git), ("hg", hg)):
         client.push(kind, f"locked-{kind}", client.url(name))

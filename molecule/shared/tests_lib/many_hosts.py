@@ -40,6 +40,11 @@ def idle_units(machine: Machine, units: list[str]) -> list[str]:
     return machine.run(script).split()
 
 
+def storage_of(machines: dict[str, Machine], settings: Settings) -> Machine:
+    """Return a host that may do everything on the storage: the file server, or one that has the common volume."""
+    return machines[(settings.groups["storage"] or [settings.node])[0]]
+
+
 @pytest.fixture(scope="session")
 def machine(machines: dict[str, Machine]) -> Callable[[str], Machine]:
     """Return a function that finds a test host by its name."""
@@ -61,7 +66,7 @@ def robot(machines: dict[str, Machine], settings: Settings) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def drills(client: Client, machines: dict[str, Machine], settings: Settings) -> Drills:
     """Return a way to run drills on the client."""
-    return Drills(client, machines[(settings.groups["storage"] or [settings.node])[0]], settings)
+    return Drills(client, storage_of(machines, settings), settings)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +84,7 @@ def balancer_log(balancer: Balancer) -> Callable[[float], list[dict[str, str]]]:
 @pytest.fixture(scope="session")
 def make_repository(site: Site, machines: dict[str, Machine], settings: Settings) -> Iterator[repositories.Make]:
     """Return a function that makes a repository and tells its name; all of them are removed at the end."""
-    yield from repositories.maker(site, machines[settings.node], settings)
+    yield from repositories.maker(site, storage_of(machines, settings), settings)
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,8 @@ FAILURE = re.compile(r"^(?:fatal|failed): \[(?P<host>[^\]]+)\][^{]*?(?:\(item=.*
 UNREACHABLE = re.compile(r"^fatal: \[[^\]]+\]: UNREACHABLE!", re.MULTILINE)
 RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)\s", re.MULTILINE)
 # Sentences begin with a capital or the name of a variable.
+TASK = re.compile(r"^TASK \[(?P<name>.*)\] \*+$")
+CHANGED = re.compile(r"^changed: \[(?P<host>[^\] ]+)")
 SENTENCE_END = re.compile(r"(?<=[.?]) (?=[A-Z]|kallithea_)")
 # What Ansible or Python say where nobody thought of a sentence.
 DUMPS = ("Traceback (most recent call last)", "MODULE FAILURE", "is undefined", "object has no attribute", "Unexpected failure", "argument_errors")
@@ -92,7 +94,7 @@ class Run:
         """Fail where it shows a secret, without showing it, or changed something."""
         shown = [name for name, value in secrets.items() if name not in PUBLIC_SECRETS and (value in self.output or value in self.joined)]
         assert not shown, f"the output shows the secrets {', '.join(shown)}"
-        assert not any(self.changed.values()), f"changed {self.changed}"
+        assert not any(self.changed.values()), f"changed by {self.changes}"
 
     def check_refusal(self, *sentences: str) -> None:
         """Fail where it did not end with one message, and that with these sentences alone, each once."""
@@ -146,6 +148,17 @@ class Run:
         """Return what the failed tasks said, as one line each."""
         results = [json.loads(match["result"]) for match in FAILURE.finditer(self.output)]
         return [" ".join(str(result.get("msg", result.get("censored", result))).split()) for result in results]
+
+    @property
+    def changes(self) -> list[str]:
+        """Return which task changed something, on which host."""
+        found, task = [], ""
+        for line in self.output.splitlines():
+            if named := TASK.match(line):
+                task = named["name"]
+            elif changed := CHANGED.match(line):
+                found.append(f"{changed['host']}: {task}")
+        return found
 
     @property
     def changed(self) -> dict[str, int]:

@@ -14,8 +14,8 @@ from web import ApiError, Site
 Make = Callable[[str, str], str]
 
 
-def maker(site: Site, node: Machine, settings: Settings) -> Iterator[Make]:
-    """Yield a function that makes repositories, as the fixture make_repository; remove all of them at the end, on the storage of the node too."""
+def maker(site: Site, storage: Machine, settings: Settings) -> Iterator[Make]:
+    """Yield a function that makes repositories, as the fixture make_repository; remove all of them at the end, on the storage too: where it is a disk of its own."""
     word = "test-" + secrets.token_hex(4)
     made: list[str] = []
 
@@ -31,7 +31,7 @@ def maker(site: Site, node: Machine, settings: Settings) -> Iterator[Make]:
             site.call("delete_repo", repoid=name)
         except ApiError as error:
             assert "does not exist" in str(error), error
-    node.run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
+    storage.run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
 
 
 def push_look_and_clone(client: Client, site: Site, kind: str, name: str) -> None:
