@@ -5,22 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from drills import Drills
+from drills import ON_CONTAINERS, Drills, size
 
-PUSHES = 100
-DRILL_SECONDS = 400.0
+SIZE = size(ON_CONTAINERS)
 
 
 @pytest.fixture(scope="module")
 def report(drills: Drills) -> dict[str, Any]:
     """Push through the balancer, which gives each repository to one node, while two people look at pages."""
-    return drills.run("push", f"--pushes={PUSHES}", "--pushers=4", "--repositories=6", "--kinds=git,hg", "--within=240", seconds=DRILL_SECONDS)
+    return drills.push(SIZE)
 
 
 def test_push_is_read_at_once(report: dict[str, Any]) -> None:
-    """A hundred times there is no miss: a build server that is told of a push finds it, whichever node it asks."""
+    """However often, there is no miss: a build server that is told of a push finds it, whichever node it asks."""
     assert report["faults"] == []
-    assert (report["acknowledged"], report["unknown"], report["refused"], report["failed"]) == (PUSHES, 0, 0, 0), report["reasons"]
+    assert (report["acknowledged"], report["unknown"], report["refused"], report["failed"]) == (SIZE.pushes, 0, 0, 0), report["reasons"]
     assert report["questions_failed"] == 0
 
 

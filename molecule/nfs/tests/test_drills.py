@@ -11,7 +11,7 @@ from typing import Any
 import faults
 import pytest
 from balancer import Balancer
-from drills import Drills
+from drills import ON_MACHINES, Drills, size
 from faults import Users
 from machines import Machine, quote, wait_until
 from repositories import Make
@@ -19,10 +19,8 @@ from scm import Client
 from settings import Settings
 from web import Site
 
-PUSHES = 20
-ROUNDS = 2
+SIZE = size(ON_MACHINES)
 DRILL_SECONDS = 300.0
-WAYS = ("balancer/balancer", "{0}/{1}", "id/balancer", "web/balancer")
 # The default grace time, and what the promise adds to it.
 GRACE_SECONDS = 15.0
 BACK_SECONDS = GRACE_SECONDS + 10.0
@@ -38,20 +36,21 @@ def check_nothing_lost(report: dict[str, Any]) -> None:
 
 def test_push_is_read_at_once(drills: Drills) -> None:
     """Drill 1: whichever node is asked, although each host remembers for itself what it has seen of the storage."""
-    report = drills.run("push", f"--pushes={PUSHES}", "--pushers=2", "--repositories=4", "--kinds=git,hg", "--within=200", seconds=DRILL_SECONDS)
+    report = drills.push(SIZE)
     check_nothing_lost(report)
-    assert (report["acknowledged"], report["unknown"], report["refused"], report["failed"]) == (PUSHES, 0, 0, 0), report["reasons"]
+    assert (report["acknowledged"], report["unknown"], report["refused"], report["failed"]) == (SIZE.pushes, 0, 0, 0), report["reasons"]
     assert (report["questions_failed"], report["pages_failed"]) == (0, 0)
     assert report["pages"] > 0
     assert report["places"] == ["balancer", *drills.settings.groups["app"], "storage"]
 
 
-def test_exactly_one_of_two_wins(drills: Drills, settings: Settings) -> None:
+def test_exactly_one_of_two_wins(drills: Drills) -> None:
     """Drill 2: by every way there is, git and hg in turns."""
-    ways = [way.format(*settings.groups["app"]) for way in WAYS]
-    report = drills.run("race", *(f"--way={way}" for way in ways), f"--rounds={ROUNDS}", "--kinds=git,hg", "--within=200", seconds=DRILL_SECONDS)
+    ways = drills.ways()
+    report = drills.race(ways, SIZE.rounds)
     check_nothing_lost(report)
-    assert {way: (count["rounds"], count["decided"]) for way, count in report["races"].items()} == dict.fromkeys(ways, (ROUNDS, ROUNDS)), report["reasons"]
+    counts = {way: (count["rounds"], count["decided"]) for way, count in report["races"].items()}
+    assert counts == dict.fromkeys(ways, (SIZE.rounds, SIZE.rounds)), report["reasons"]
 
 
 def pages_back(site: Site, name: str, seconds: float) -> float:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,6 +21,31 @@ from settings import ROOT, Settings
 PREFIX = "test-drill"
 SETTINGS = f"export PYTHONPATH={HOME}/drill-tool KALLITHEA_ADMIN_PASSWORD_FILE={HOME}/password KALLITHEA_CA_FILE={HOME}/ca.crt; "
 LOOK_SECONDS = 60.0
+# Through the balancer, straight to two nodes (around the balancer's hash), by the address that stays when a repository is
+# renamed (which the hash takes for another repository), and an edit in the browser (which is no push for the balancer).
+WAYS = ("balancer/balancer", "{0}/{1}", "id/balancer", "web/balancer")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much the drills do."""
+
+    pushes: int
+    pushers: int
+    repositories: int
+    rounds: int
+
+
+# In CI on containers and on machines, and in the long run on either.
+ON_CONTAINERS = Size(pushes=100, pushers=4, repositories=6, rounds=5)
+ON_MACHINES = Size(pushes=20, pushers=2, repositories=4, rounds=2)
+LONG = Size(pushes=1000, pushers=8, repositories=40, rounds=100)
+IS_LONG = os.environ.get("KALLITHEA_TEST_DRILLS") == "long"
+
+
+def size(short: Size) -> Size:
+    """Return how much is done in this run, whose short form is given."""
+    return LONG if IS_LONG else short
 
 
 def packed() -> str:
@@ -44,6 +72,23 @@ class Drills:
             f"--node={node}={self.client.url('', node=node, pool='scm')},{self.client.url('', node=node, pool='write')}" for node in self.settings.groups["app"]
         ]
 
+    def ways(self) -> list[str]:
+        """Return all ways to race by, with the first two nodes' names."""
+        return [way.format(*self.settings.groups["app"]) for way in WAYS]
+
+    def push(self, size: Size) -> dict[str, Any]:
+        """Drill 1: push, and read each push back at once."""
+        within = 200.0 + 3 * size.pushes
+        counts = (f"--pushes={size.pushes}", f"--pushers={size.pushers}", f"--repositories={size.repositories}")
+        return self.run("push", *counts, "--kinds=git,hg", f"--within={within}", seconds=within + 100 + 10 * size.repositories)
+
+    def race(self, ways: Sequence[str], rounds: int, kinds: str = "git,hg") -> dict[str, Any]:
+        """Drill 2: two pushes to one branch at the same moment, on repositories of these kinds in turns."""
+        within = 180.0 + 12 * rounds * len(ways)
+        return self.run(
+            "race", *(f"--way={way}" for way in ways), f"--rounds={rounds}", f"--kinds={kinds}", f"--within={within}", seconds=within + 100 + 20 * len(ways)
+        )
+
     def run(self, mode: str, *arguments: str, seconds: float) -> dict[str, Any]:
         """Run a drill with the nodes; return its report, which says what the storage has as well."""
         log = self.log = f"{HOME}/drill-{mode}.jsonl"
@@ -63,10 +108,10 @@ class Drills:
             assert done.status in (0, 1), f"{command} ended with {done.status}: {done.output} {done.errors}"
             said: dict[str, Any] = json.loads(self.client.run(f"cat {log}.report"))
             print(done.output)
-            stored = self.on_storage(self.client.run(f"cat {log}"))
+            stored = self.on_storage(self.client.run(f"cat {log}"), seconds)
         finally:
             self.client.machine.try_run(
-                f"{SETTINGS} [ ! -e {log} ] || python3 -m drill remove --log={log} --url={self.client.url('').rstrip('/')}", seconds=120
+                f"{SETTINGS} [ ! -e {log} ] || python3 -m drill remove --log={log} --url={self.client.url('').rstrip('/')}", seconds=seconds
             )
             # Whoever waits for the next drill must not take this one's for it.
             self.client.machine.try_run(f"rm -f {log} {log}.report")
@@ -81,11 +126,11 @@ class Drills:
         """Wait until the drill that runs has written down so many pushes that were acknowledged."""
         wait_until(f"{count} acknowledged pushes", lambda: int(self.client.run(f"cat {self.log} 2>/dev/null | grep -c acknowledged || true")) >= count, 60)
 
-    def on_storage(self, log: str) -> dict[str, Any]:
+    def on_storage(self, log: str, seconds: float) -> dict[str, Any]:
         """Look into copies of what the storage has of the repositories that a log names: a file server needs neither git nor hg."""
         story = journal.read_text(log)
         names = " ".join(f"{self.settings.repositories}/{name}" for name in story.repositories)
-        files = self.storage.run(f"tar -cz -C / --ignore-failed-read {names} | base64", seconds=LOOK_SECONDS)
-        self.client.run("rm -rf stored && mkdir stored && base64 -d | tar -xz -C stored --no-same-owner", seconds=LOOK_SECONDS, stdin=files)
+        files = self.storage.run(f"tar -cz -C / --ignore-failed-read {names} | base64", seconds=seconds)
+        self.client.run("rm -rf stored && mkdir stored && base64 -d | tar -xz -C stored --no-same-owner", seconds=seconds, stdin=files)
         storage = Storage(PurePosixPath(f"{HOME}/stored{self.settings.repositories}"), ("docker", "exec", "-i", self.client.machine.container))
         return report.summary(story, proof.on(storage, story.repositories, LOOK_SECONDS, 2))
