@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from drills import ON_CONTAINERS, WAYS, Drills, size
+from drills import IS_LONG, ON_CONTAINERS, WAYS, Drills, race_seconds, size
+from machines import Machine
 
 SIZE = size(ON_CONTAINERS)
 
@@ -29,3 +30,17 @@ def test_nothing_is_lost(report: dict[str, Any]) -> None:
     """Whatever was acknowledged in any round is in clones through every node and on the storage, and nothing is damaged."""
     assert report["lost"] == []
     assert report["damage"] == []
+
+
+def test_exactly_one_wins_while_the_repository_is_maintained(drills: Drills, machines: dict[str, Machine]) -> None:
+    """The same while a host packs the racing repositories again and again; who comes while another one waits for that may read so instead."""
+    node = machines[drills.settings.groups["app"][1]]
+    ways, rounds, kinds = (drills.ways(), SIZE.rounds, "git,hg") if IS_LONG else (drills.ways()[1:2], 2, "git")
+    with drills.maintained(node, race_seconds(ways, rounds)):
+        report = drills.race(ways, rounds, kinds)
+    won = {way: sum(number for what, number in count.items() if what.startswith("won by ")) for way, count in report["races"].items()}
+    assert won == dict.fromkeys(ways, rounds), (report["races"], report["reasons"])
+    assert (report["unknown"], report["faults"], report["lost"], report["damage"]) == (0, [], [], []), report["reasons"]
+    assert [reason for reason in report["reasons"] if reason.startswith("failed: ") and "The repository is being maintained" not in reason] == []
+    maintained = drills.maintained_meanwhile(node)
+    assert len(maintained) >= rounds, maintained

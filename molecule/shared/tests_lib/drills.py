@@ -7,7 +7,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +22,14 @@ from settings import ROOT, Settings
 PREFIX = "test-drill"
 SETTINGS = f"export PYTHONPATH={HOME}/drill-tool KALLITHEA_ADMIN_PASSWORD_FILE={HOME}/password KALLITHEA_CA_FILE={HOME}/ca.crt; "
 LOOK_SECONDS = 60.0
+# Again and again for all of the drill's repositories; each line with the time at which it came.
+MAINTENANCE = """
+cd {storage}/repositories && while sleep 0.1; do
+  set -- {prefix}-*
+  [ ! -d "$1" ] || runuser -u kallithea -- /usr/local/lib/kallithea/kallithea-maintenance --storage {storage} "$@"
+done 2>&1 | while read -r line; do echo "$(date +%s) $line"; done >{lines}
+"""
+MAINTENANCE_LINES = "/run/drill-maintenance"
 # Through the balancer, straight to two nodes (around the balancer's hash), by the address that stays when a repository is
 # renamed (which the hash takes for another repository), and an edit in the browser (which is no push for the balancer).
 WAYS = ("balancer/balancer", "{0}/{1}", "id/balancer", "web/balancer")
@@ -46,6 +55,11 @@ IS_LONG = os.environ.get("KALLITHEA_TEST_DRILLS") == "long"
 def size(short: Size) -> Size:
     """Return how much is done in this run, whose short form is given."""
     return LONG if IS_LONG else short
+
+
+def race_seconds(ways: Sequence[str], rounds: int) -> float:
+    """Return the limit of a race; half of it is for the rounds, the rest for looking everywhere."""
+    return 360.0 + 24 * rounds * len(ways)
 
 
 def packed() -> str:
@@ -84,10 +98,26 @@ class Drills:
 
     def race(self, ways: Sequence[str], rounds: int, kinds: str = "git,hg") -> dict[str, Any]:
         """Drill 2: two pushes to one branch at the same moment, on repositories of these kinds in turns."""
-        within = 180.0 + 12 * rounds * len(ways)
+        within = race_seconds(ways, rounds) / 2
         return self.run(
-            "race", *(f"--way={way}" for way in ways), f"--rounds={rounds}", f"--kinds={kinds}", f"--within={within}", seconds=within + 100 + 20 * len(ways)
+            "race", *(f"--way={way}" for way in ways), f"--rounds={rounds}", f"--kinds={kinds}", f"--within={within}", seconds=race_seconds(ways, rounds)
         )
+
+    @contextmanager
+    def maintained(self, node: Machine, seconds: float) -> Iterator[None]:
+        """Let an application host maintain the drill's repositories all the time."""
+        node.start("drill-maintenance", MAINTENANCE.format(storage=self.settings.storage, prefix=PREFIX, lines=MAINTENANCE_LINES), seconds)
+        try:
+            yield
+        finally:
+            node.stop("drill-maintenance")
+
+    def maintained_meanwhile(self, node: Machine) -> list[str]:
+        """Return the lines of each maintenance of one repository that came to its end between the last drill's first push and its last."""
+        pushes = journal.read_text(self.client.run(f"cat {self.log}")).pushes.values()
+        first, last = min(push.begun for push in pushes), max(push.ended for push in pushes)
+        lines = (line.split(" ", 1) for line in node.run(f"cat {MAINTENANCE_LINES}; rm {MAINTENANCE_LINES}").splitlines())
+        return [said for at, said in lines if first < float(at) < last and "): done, " in said]
 
     def run(self, mode: str, *arguments: str, seconds: float) -> dict[str, Any]:
         """Run a drill with the nodes; return its report, which says what the storage has as well."""
