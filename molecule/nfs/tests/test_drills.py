@@ -121,6 +121,8 @@ def test_storage_full(machines: dict[str, Machine], settings: Settings, site: Si
     users.clone("after-full")
 
 
+# How long Mercurial waits for a lock (ui.timeout in safety-08-mercurial-lock.patch).
+HG_WAIT_SECONDS = 30.0
 # Take Mercurial's lock and git's lock of a branch as their own programs do in the middle of a write, and stay there.
 HOLD_HG = "import sys, time; from mercurial import hg, ui; lock = hg.repository(ui.ui.load(), sys.argv[1].encode()).lock(); time.sleep(600)"
 HOLD_GIT = "(printf 'start\\nupdate refs/heads/master {new} {old}\\nprepare\\n'; sleep 600) | git -C {path} update-ref --stdin"
@@ -144,6 +146,7 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
     host.start("hold-hg", f"{as_user} /opt/kallithea/current/bin/python3 -c {quote(HOLD_HG)} {settings.repositories}/{hg}", 600)
     locks = (f"{path}/refs/heads/master.lock", f"{settings.repositories}/{hg}/.hg/store/lock")
     wait_until("both locks held", lambda: host.try_run(f"{as_user} sh -c 'test -e {locks[0]} && test -L {locks[1]}'").status == 0, 30)
+    host_name, holder = host.run("uname -n").strip(), host.run(f"{as_user} readlink {locks[1]}").strip().rpartition(":")[2]
     client.commit("git", "locked-git", "second")
     client.commit("hg", "locked-hg", "second")
     host.power_off()
@@ -152,6 +155,11 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
         users.go_on("while-vanished", 4)
         said = client.run(f"git -C locked-git push {client.url(git)} master 2>&1 && exit 1 || true")
         assert "cannot lock ref" in said or "failed to update ref" in said, said
+        begin = time.monotonic()
+        said = client.run(f"hg -R locked-hg push {client.url(hg)} 2>&1 && exit 1 || true")
+        took = time.monotonic() - begin
+        assert f"The repository is locked by process {holder} on {host_name}, which did not end in time." in said, said
+        assert took < HG_WAIT_SECONDS + 15, f"the push to a locked repository ended after {took:.0f} s"
         assert site.get(f"/{git}").status == 200 and site.get(f"/{hg}").status == 200
         assert client.clone("git", client.url(git), "locked-git-in").strip() == "first"
         assert client.clone("hg", client.url(hg), "locked-hg-in").strip() == "first"
