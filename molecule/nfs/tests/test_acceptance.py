@@ -1,4 +1,7 @@
-"""The hosts try NFS together: what the collection mounts passes, mounts that hide, forget or split what others wrote stop the run with the cause."""
+"""The hosts try NFS together: what the collection mounts passes, mounts that hide, forget or split what others wrote stop the run with the cause.
+
+Another account and a folder that is not shared are tried in the scenario default, where a run takes less.
+"""
 
 from __future__ import annotations
 
@@ -89,22 +92,3 @@ def test_mount_that_fails(name: str, machines: dict[str, Machine], settings: Set
     run.check(settings.secrets)
     run.check_sentences([rf"The storage {MOUNT_POINT} {sentence}" for sentence in sentences])
     machines["stranger"].run(f"! ls -A {SERVED} | grep .")
-
-
-def test_other_account(settings: Settings, tmp_path: Path) -> None:
-    """The second host comes with another numeric id."""
-    run = try_storage(tmp_path, test_other_account="app2", test_entry="acceptance")
-    run.check(settings.secrets)
-    run.check_sentence(rf"The storage {settings.storage} of host app2 could not be tried by the service user 2200 \(EACCES: Permission denied\): ")
-
-
-def test_folder_that_is_not_shared(machines: dict[str, Machine], settings: Settings, foreign: str, tmp_path: Path) -> None:
-    """The second host has a file system of its own there."""
-    with mounted(machines, foreign, "vers=4.2"):
-        machines[HOSTS[1]].run(f"mount -t tmpfs -o nosuid,uid=$(id -u kallithea),gid=$(id -g kallithea),mode=0750 tmpfs {MOUNT_POINT}")
-        try:
-            run = try_storage(tmp_path, kallithea_storage_path=MOUNT_POINT, test_entry="acceptance")
-        finally:
-            machines[HOSTS[1]].run(f"umount {MOUNT_POINT}")
-    run.check(settings.secrets)
-    run.check_sentence(rf"The storage {MOUNT_POINT} of host app2 does not show what app1 made, so it is not shared between them \(tmpfs tmpfs, but nfs4 ")
