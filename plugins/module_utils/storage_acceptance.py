@@ -128,7 +128,7 @@ def make_changes(folder: str) -> None:
 
 def see(folder: str, run: str, number: int) -> dict[str, Any]:
     """Say what this host's holder sees of the changes, what it reads in the file that it holds, and whose the files are."""
-    found = ask_holder(run, number)
+    found: dict[str, Any] = ask_holder(run, number)
     found["owners"] = owners(os.path.join(folder, "made"))
     if number != 0:
         found["released"] = try_lock(os.path.join(folder, "lock"), RELEASE_SECONDS)

@@ -15,7 +15,7 @@ Make = Callable[[str, str], str]
 
 
 def maker(site: Site, storage: Machine, settings: Settings) -> Iterator[Make]:
-    """Yield a function that makes repositories, as the fixture make_repository; remove all of them at the end, on the storage too: where it is a disk of its own."""
+    """Yield a function that makes repositories, as the fixture make_repository; remove all of them at the end, where the storage is a disk too."""
     word = "test-" + secrets.token_hex(4)
     made: list[str] = []
 
