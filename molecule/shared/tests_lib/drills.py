@@ -78,6 +78,8 @@ class Drills:
         """Bring the tool to the client; storage is a host that has the repositories on a disk of its own, or the common volume."""
         self.client, self.storage, self.settings = client, storage, settings
         self.log = ""
+        # What the last drill wrote down.
+        self.text = ""
         client.machine.run(f"rm -rf {HOME}/drill-tool && mkdir {HOME}/drill-tool && base64 -d | tar -xz -C {HOME}/drill-tool", stdin=packed())
 
     def nodes(self) -> list[str]:
@@ -114,7 +116,7 @@ class Drills:
 
     def maintained_meanwhile(self, node: Machine) -> list[str]:
         """Return the lines of each maintenance of one repository that came to its end between the last drill's first push and its last."""
-        pushes = journal.read_text(self.client.run(f"cat {self.log}")).pushes.values()
+        pushes = journal.read_text(self.text).pushes.values()
         first, last = min(push.begun for push in pushes), max(push.ended for push in pushes)
         lines = (line.split(" ", 1) for line in node.run(f"cat {MAINTENANCE_LINES}; rm {MAINTENANCE_LINES}").splitlines())
         return [said for at, said in lines if first < float(at) < last and "): done, " in said]
@@ -138,7 +140,8 @@ class Drills:
             assert done.status in (0, 1), f"{command} ended with {done.status}: {done.output} {done.errors}"
             said: dict[str, Any] = json.loads(self.client.run(f"cat {log}.report"))
             print(done.output)
-            stored = self.on_storage(self.client.run(f"cat {log}"), seconds)
+            self.text = self.client.run(f"cat {log}")
+            stored = self.on_storage(self.text, seconds)
         finally:
             self.client.machine.try_run(
                 f"{SETTINGS} [ ! -e {log} ] || python3 -m drill remove --log={log} --url={self.client.url('').rstrip('/')}", seconds=seconds
