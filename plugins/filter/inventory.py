@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,17 @@ def _first(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables
         for name in groups.get(f"kallithea_{tier}", []):
             return hostvars[name].get(variable, default)
     return default
+
+
+def misspelt_problems(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a sentence for each group with hosts that is called nearly as an empty one of ours; any other name is the user's own matter."""
+    empty = [f"kallithea_{tier}" for tier in TIERS if not groups.get(f"kallithea_{tier}")]
+    problems = []
+    for group in sorted(groups):
+        near = difflib.get_close_matches(group, empty, n=1, cutoff=0.85)
+        if near and group not in empty and groups[group]:
+            problems.append(f"The inventory group {group} is none that anything reads; did you mean {near[0]}?")
+    return problems
 
 
 def group_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables]) -> list[str]:
@@ -172,7 +184,7 @@ def inventory_problems(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], default_pools: Mapping[str, Any], default_celery: int
 ) -> dict[str, list[str]]:
     """Return all that is wrong with the inventory: fatal is what leaves open which host does what, or what a role is to do, so that no host is asked."""
-    fatal = shape_problems(groups, hostvars, default_pools, default_celery) + group_problems(groups, hostvars)
+    fatal = shape_problems(groups, hostvars, default_pools, default_celery) + misspelt_problems(groups) + group_problems(groups, hostvars)
     names = {name for tier in TIERS for name in groups.get(f"kallithea_{tier}", [])}
     # What has a sentence of its own already says more.
     fatal += [sentence for sentence in spec_problems(names, hostvars) if not any(said.startswith(f"{sentence.split()[0]} ") for said in fatal)]

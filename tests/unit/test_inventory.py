@@ -43,6 +43,24 @@ def test_an_empty_group_is_named(tier: str) -> None:
     assert any(f"The inventory group kallithea_{tier} is empty or missing" in sentence for sentence in found["fatal"])
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("kallithea_apps", "kallithea_app"),
+        ("kalithea_app", "kallithea_app"),
+        ("kallithea_load_balancer", "kallithea_loadbalancer"),
+        ("kallithea-ci", "kallithea_ci"),
+    ],
+)
+def test_a_misspelt_group_is_named(written: str, meant: str) -> None:
+    found = problems({meant: [], written: GROUPS[meant]})["fatal"]
+    assert f"The inventory group {written} is none that anything reads; did you mean {meant}?" in found
+
+
+def test_other_groups_are_the_users_own() -> None:
+    assert problems({"kallithea_apps": ["app1"], "kallithea": list(HOSTS), "kallithea_cis": [], "kallithea_berlin": ["app1"]}) == {"fatal": [], "all": []}
+
+
 ONE = {"kallithea_app": ["app1"], "kallithea_ci": []}
 
 

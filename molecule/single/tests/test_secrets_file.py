@@ -164,7 +164,7 @@ def test_missing_file_on_a_living_cluster_stops(copies: dict[Way, Copy], runs: d
     """New secrets over a living cluster would lock it out of its own database."""
     copy = copies[missing, playbook]
     runs[missing, playbook].check_refusal(
-        rf"The secrets file {copy.path} is missing on the controller, but node1 belongs to a living cluster \(/etc/kallithea/cluster\.json\): "
+        rf"The secrets file {copy.path} is missing on the controller, but there is a living cluster on node1 \(/etc/kallithea/cluster\.json\): "
         r"put the file back, or name it with kallithea_secrets_file or -e @file; new secrets are never made over a living cluster\.",
     )
     assert not copy.secrets_file.exists()
@@ -198,7 +198,7 @@ def test_file_that_lacks_a_secret_of_a_living_cluster_stops(copies: dict[Way, Co
     """A new one would not be the one that the cluster uses."""
     way = too_few, "preflight"
     runs[way].check_refusal(
-        rf"The secrets file {copies[way].path} lacks {TAKEN_OUT}, but node1 belongs to a living cluster that uses them: "
+        rf"The secrets file {copies[way].path} lacks {TAKEN_OUT}, but there is a living cluster on node1 that uses them: "
         r"put them back from a copy of the file or into kallithea_given_secrets; new ones are never made over a living cluster\.",
     )
     kept = yaml.safe_load(copies[way].secrets_file.read_text()) == {"kallithea_secrets": copies[way].too_few}
