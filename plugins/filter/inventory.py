@@ -8,7 +8,8 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
+import jinja2
+from ansible.errors import AnsibleError, AnsibleFilterError
 from ansible_collections.kallithea.cluster.plugins.filter.preflight import spec_problems, unknown_variables
 from ansible_collections.kallithea.cluster.plugins.filter.storage import lost_storage_problems, other_server_problems, storage_differences
 from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, node_address, tier_node
@@ -154,7 +155,11 @@ def alike_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
     for variable in ALIKE:
         values: dict[str, list[str]] = {}
         for name in names:
-            values.setdefault(str(hostvars[name].get(variable, "its default")), []).append(name)
+            try:
+                values.setdefault(str(hostvars[name].get(variable, "its default")), []).append(name)
+            # A template of what is known later, such as facts or defaults of a role.
+            except (AnsibleError, jinja2.UndefinedError):
+                continue
         if len(values) > 1:
             said = " and ".join(f"{value} on {_hosts(members)}" for value, members in sorted(values.items()))
             problems.append(f"{variable} is {said}; it must be the same on every host, so set it once in group_vars/all.yml.")

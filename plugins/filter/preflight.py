@@ -293,7 +293,8 @@ def port_clashes(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str,
     return [
         f"Port {port} of host {name} is wanted by {' and '.join(what)}; give each a port of its own."
         for port, what in users.items()
-        if len(what) > 1 and port.isdigit()
+        # Two pools of one port are the filter pool_problems' matter.
+        if len(what) > 1 and port.isdigit() and not all(user.startswith("kallithea_app_pools.") for user in what)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleUndefinedVariable
 from ansible_collections.kallithea.cluster.plugins.filter.inventory import all_problems, connection_problems, host_differences, inventory_problems
 
 POOLS = {"ui": {"processes": 3, "port": 8081}, "ci": {"processes": 2, "port": 8084}}
@@ -261,3 +262,16 @@ def test_another_servers_storage_is_said_too() -> None:
 
 def test_a_run_limited_to_one_host_compares_nothing() -> None:
     assert all_problems([], ["app1"], {"app1": host("12")}, ["app1", "app2"]) == []
+
+
+def test_a_template_of_what_is_known_later_is_no_difference() -> None:
+    class Templates(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            if name == "kallithea_app_data_dir":
+                raise AnsibleUndefinedVariable("'kallithea_storage_path' is undefined")
+            return super().get(name, default)
+
+    hostvars = {name: Templates(own) for name, own in HOSTS.items()}
+    hostvars["app2"]["kallithea_uid"] = 2299
+    (sentence,) = inventory_problems(GROUPS, hostvars, POOLS, 2)["all"]
+    assert sentence.startswith("kallithea_uid is 2299 on app2")

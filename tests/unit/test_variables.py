@@ -51,9 +51,10 @@ def test_mistake_has_its_sentence_once(variable: str, value: Any, says: str) -> 
 
 
 def test_pools_and_ports_are_looked_at() -> None:
-    pools = {**POOLS, "ui": {"processes": 0, "port": 22}}
+    pools = {**POOLS, "ui": {"processes": 0, "port": 22}, "ci": {"processes": 2, "port": 8083}}
     assert sorted(sentence.partition(";")[0] for sentence in problems(kallithea_app_pools=pools)) == [
         "Port 22 of host app1 is wanted by kallithea_app_pools.ui and SSH",
+        "kallithea_app_pools.ci of host app1 has the port 8083 of pool write",
         "kallithea_app_pools.ui of host app1 has processes 0",
     ]
 
@@ -87,3 +88,7 @@ def test_template_of_facts_is_left_out() -> None:
     hostvars = {name: Templates(own, kallithea_hostname="Scm") for name, own in HOSTS.items()}
     (sentence,) = variable_problems(GROUPS, hostvars, POOLS, 2)
     assert sentence.startswith("kallithea_hostname is 'Scm'")
+
+
+def test_host_in_two_groups_has_no_clash_with_itself() -> None:
+    assert problems({"kallithea_ci": ["app1"]}) == []

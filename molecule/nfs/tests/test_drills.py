@@ -166,7 +166,7 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
     finally:
         host.power_on()
     wait_until("every server up", balancer.all_up, faults.RETURN_SECONDS)
-    # Until the verb that does it comes: by hand, once nobody writes there any more.
-    host.run(f"{as_user} rm {' '.join(locks)}")
+    # Until the verb that does it comes: by hand, once nobody writes there any more. Whoever writes to the branch that HEAD names locks HEAD too.
+    host.run(f"{as_user} rm {' '.join(locks)} {path}/HEAD.lock")
     for kind, name in (("git", git), ("hg", hg)):
         client.push(kind, f"locked-{kind}", client.url(name))

@@ -9,7 +9,7 @@ from settings import Settings
 
 AS_USER = "cd / && exec runuser -u kallithea -- "
 # As git holds them while it serves a clone.
-HOLD = "import mmap, sys, time; held = mmap.mmap(open(sys.argv[1], 'rb').fileno(), 0, prot=mmap.PROT_READ); time.sleep(120)"
+HOLD = "import mmap, sys, time; file = open(sys.argv[1], 'rb'); held = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); file.close(); time.sleep(120)"
 
 
 def test_packed_references_that_a_clone_holds(machines: dict[str, Machine], settings: Settings, client: Client, make_repository: Make) -> None:
@@ -36,8 +36,8 @@ def test_packed_references_that_a_clone_holds(machines: dict[str, Machine], sett
     reader.start("hold-packed", f"{AS_USER} python3 -c {quote(HOLD)} {path}/packed-refs", 120)
     try:
         wait_until("the old packed references held", lambda: reader.try_run(f"grep -q {name}/packed-refs /proc/[0-9]*/maps").status == 0, 20)
+        # Nobody looks on the reader before it is packed: whoever finds a file gone that he knew asks the server for the folders above it too.
         second = push("second", packer)
-        assert seen() == second
         pack()
         assert seen() == second, "a branch went back to what it was before references were packed"
         third = push("third", reader)

@@ -6,10 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -166,16 +167,15 @@ class Run:
         return {match["host"]: int(match["changed"]) for match in RECAP.finditer(self.output)}
 
 
-def run(
+def command_line(
     playbook: str,
-    *arguments: str,
+    arguments: Sequence[str],
     inventories: Sequence[Path] = (),
     variables: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    seconds: float = RUN_SECONDS,
-) -> Run:
-    """Run a playbook of the collection or, by its path, a test's own, with extra variables from a file in the folder, without a terminal to ask."""
+) -> tuple[list[str], dict[str, str]]:
+    """Return command and environment of a run."""
     inventories = inventories or cluster_settings.inventories()
     kept = {name: value for name, value in os.environ.items() if name not in {"ANSIBLE_FORCE_COLOR", "ANSIBLE_VAULT_PASSWORD_FILE"}}
     # The output that a user sees, each result on one line.
@@ -197,10 +197,38 @@ def run(
         file.touch(mode=0o600)
         file.write_text(json.dumps(variables))
         command.append(f"--extra-vars=@{file}")
-    done = subprocess.run(command, env={**kept, **(environment or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
+    return command, {**kept, **(environment or {})}
+
+
+def run(
+    playbook: str,
+    *arguments: str,
+    inventories: Sequence[Path] = (),
+    variables: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = RUN_SECONDS,
+) -> Run:
+    """Run a playbook of the collection or, by its path, a test's own, with extra variables from a file in the folder, without a terminal to ask."""
+    command, kept = command_line(playbook, arguments, inventories, variables, folder, environment)
+    done = subprocess.run(command, env=kept, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
     output = f"{done.stdout}\n{done.stderr}"
     assert not UNREACHABLE.search(output), "a host was not reached"
     return Run(done.returncode, output)
+
+
+@contextmanager
+def killed(playbook: str, *arguments: str) -> Iterator[None]:
+    """Run a playbook until the end of the block, and kill it with all its processes then."""
+    command, kept = command_line(playbook, arguments)
+    begun = subprocess.Popen(command, env=kept, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield
+        assert begun.poll() is None, "it has ended by itself before"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(begun.pid, signal.SIGKILL)
+        begun.wait()
 
 
 def run_all(runs: Mapping[Key, Callable[[], Run]]) -> dict[Key, Run]:

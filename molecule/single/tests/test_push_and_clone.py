@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import pytest
 from machines import Machine
 from repositories import Make, push_look_and_clone
@@ -11,12 +16,39 @@ from web import ApiError, Site
 
 HEADS = 2000
 HEAVY_PUSH_SECONDS = 60.0
+SLOW_GIT_SECONDS = 3
 
 
 @pytest.mark.parametrize("kind", ["git", "hg"])
 def test_push_page_and_clone(client: Client, site: Site, make_repository: Make, kind: str) -> None:
     """What is pushed stands on its page, and in a clone of anybody."""
     push_look_and_clone(client, site, kind, make_repository(kind, kind))
+
+
+@contextmanager
+def slow_history(node: Machine) -> Iterator[None]:
+    """Let git take its time before it looks at a repository's history."""
+    script = "/usr/local/lib/kallithea/kallithea-git"
+    node.run(f'cp -p {script} /run/test-git && sed -i \'1a case " $* " in *" log "*) sleep {SLOW_GIT_SECONDS} ;; esac\' {script}')
+    try:
+        yield
+    finally:
+        node.run(f"mv /run/test-git {script}")
+
+
+def test_page_while_a_branch_moves(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
+    """A page that has begun when somebody pushes shows the repository all the same."""
+    name = make_repository("git", "moving")
+    client.commit("git", "moving", "first")
+    client.push("git", "moving", client.url(name))
+    git = f"cd / && runuser -u kallithea -- git -C {settings.repositories}/{name} -c user.name=Test -c user.email=test@localhost"
+    commit = node.run(f"{git} commit-tree -p master -m came-meanwhile master^{{tree}}").strip()
+    with slow_history(node), ThreadPoolExecutor(1) as executor:
+        page = executor.submit(site.get, f"/{name}")
+        time.sleep(SLOW_GIT_SECONDS / 2)
+        node.run(f"{git} update-ref refs/heads/master {commit}")
+        answer = page.result()
+    assert answer.status == 200 and "came-meanwhile" in answer.text, f"answered {answer.status}"
 
 
 def test_bots_name_serves_the_same_repositories(client: Client, settings: Settings, make_repository: Make) -> None:
