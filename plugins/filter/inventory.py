@@ -177,10 +177,16 @@ def alike_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
     return problems
 
 
+def is_ours(name: str) -> bool:
+    """Tell whether a variable is called like one of ours, with a slip in the first word too."""
+    word, _, rest = name.partition("_")
+    return word == "kallithea" or (bool(rest) and word[:1] == "k" and difflib.SequenceMatcher(None, word, "kallithea").ratio() > 0.85)
+
+
 def unread_variables(variables: Variables) -> list[str]:
     """Return a sentence for each of a host's variables that is called like one of ours and that nothing reads."""
     ignored = variables.get("kallithea_ignore_variables", [])
-    names = (name for name in variables if name.startswith("kallithea_"))
+    names = (name for name in variables if is_ours(name))
     problems: list[str] = unknown_variables(names, ignored if isinstance(ignored, list) else [])
     return problems
 

@@ -69,6 +69,9 @@ def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluste
     Another cluster's marker is the filter identity_problems' matter.
     """
     storage, marker = state["storage"], state["marker"]
+    # What is wrong with the path itself is the filter storage_problems' matter.
+    if not storage["path"].startswith("/"):
+        return []
     where = f"The storage {storage['path']} of host {name}"
     shared = kind in ("existing", "nfs")
     if not storage["answers"]:

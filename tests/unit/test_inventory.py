@@ -275,3 +275,8 @@ def test_a_template_of_what_is_known_later_is_no_difference() -> None:
     hostvars["app2"]["kallithea_uid"] = 2299
     (sentence,) = inventory_problems(GROUPS, hostvars, POOLS, 2)["all"]
     assert sentence.startswith("kallithea_uid is 2299 on app2")
+
+
+def test_a_slip_in_the_first_word_of_a_variable_is_named() -> None:
+    (sentence,) = problems(None, app1={"kalithea_uid": 2299, "kubernetes_uid": 1, "kallisto_uid": 2})["all"]
+    assert sentence == "The variable kalithea_uid is set but nothing reads it; did you mean kallithea_uid?"

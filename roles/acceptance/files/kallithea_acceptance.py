@@ -10,6 +10,7 @@ Prints one line a step; ends with 1 and one sentence where a step failed.
 
 from __future__ import annotations
 
+import fcntl
 import http.cookiejar
 import json
 import os
@@ -28,6 +29,8 @@ import urllib.request
 from typing import Any
 
 GROUP = "kallithea-verify"
+# Held while the group is in use, since another run would make and remove it too.
+LOCK = "/run/lock/kallithea-verify.lock"
 STEP_SECONDS = 60
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -202,6 +205,8 @@ def main() -> int:
     made: list[str] = []
     made_group = False
     problem = ""
+    # Kept until the process ends.
+    fcntl.flock(os.open(LOCK, os.O_WRONLY | os.O_CREAT, 0o600), fcntl.LOCK_EX)
     try:
         site.login()
         step(f"logged in as {settings['user']}")
