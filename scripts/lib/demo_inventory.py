@@ -18,6 +18,8 @@ import yaml
 PRIORITY = 10
 # Several hosts share one machine: small pools, and no database that takes the memory for itself.
 POOLS = {"ui": {"processes": 2}, "scm": {"processes": 2}, "write": {"processes": 2}, "ci": {"processes": 1}}
+# What a machine's memory carries.
+MACHINE_POOLS = {"ui": {"processes": 2}, "scm": {"processes": 2}, "write": {"processes": 1}, "ci": {"processes": 1}}
 CI_POOLS = {"ci": {"processes": 2}}
 DATABASE_SHARE = 0.25
 # Stands for the file server: no host of the cluster.
@@ -27,7 +29,7 @@ STORE = "store1"
 # How machines are reached is the same for the scenarios.
 MACHINES = Path(__file__).resolve().parents[2] / "molecule/shared/inventory/group_vars/test_machines.yml"
 # A kernel without IP filters; their memory is files of this machine.
-MACHINE = {"test_kind": "machine", "test_memory": 1536, "kallithea_firewall": "external"}
+MACHINE = {"test_kind": "machine", "test_memory": 2048, "kallithea_firewall": "external"}
 # A release is built in a container in a third of the time.
 BUILDER = "kallithea_loadbalancer"
 
@@ -69,7 +71,7 @@ def demo(inventory: dict[str, Any], name: str, machines: bool = False) -> dict[s
 def spread_variables(inventory: dict[str, Any], machines: bool) -> dict[str, Any]:
     """Return what differs on all hosts where there are several."""
     storage = {"kallithea_storage_kind": "nfs", "kallithea_app_build_host": hosts_of(inventory, BUILDER)[0]} if machines else {}
-    return {"kallithea_app_pools": POOLS, **storage}
+    return {"kallithea_app_pools": MACHINE_POOLS if machines else POOLS, **storage}
 
 
 def variables(name: str, state: Path, hostname: str, ci_hostname: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 KALLITHEA_MACHINE_USER=ops
 # What a Debian host has beside the packages of our bare containers: SSH, sudo, and what a kernel needs.
-KALLITHEA_MACHINE_PACKAGES="kmod openssh-server sudo udev"
+KALLITHEA_MACHINE_PACKAGES="kmod netbase openssh-server sudo udev"
 # Around it: the balance of traffic that a test cuts, the maker of file systems.
 KALLITHEA_MACHINE_OUTER_PACKAGES="e2fsprogs nftables"
 KALLITHEA_MACHINE_DISK=8G
@@ -93,8 +93,12 @@ machine_root_from() {
     printf 'PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin no\n' >/etc/ssh/sshd_config.d/machine.conf
     echo 'session optional pam_umask.so nousergroups umask=0027' >>/etc/pam.d/common-session
     printf '/dev/ubda / ext4 noatime 0 0\nnone /usr/lib/modules hostfs ro 0 0\n' >/etc/fstab
-    mkdir -p /usr/lib/modules /etc/systemd/system/systemd-modules-load.service.d
-    printf '[Unit]\nRequiresMountsFor=/usr/lib/modules\n' >/etc/systemd/system/systemd-modules-load.service.d/machine.conf
+    mkdir -p /usr/lib/modules
+    # Whoever needs a module this early.
+    for unit in systemd-modules-load.service proc-fs-nfsd.mount run-rpc_pipefs.mount; do
+      mkdir -p /etc/systemd/system/\$unit.d
+      printf '[Unit]\nRequiresMountsFor=/usr/lib/modules\n' >/etc/systemd/system/\$unit.d/machine.conf
+    done
     : >/etc/machine-id
     # Nothing is new since the last boot: saves the first one a second or two.
     touch -r /usr /etc/.updated /var/.updated

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.kallithea.cluster.plugins.filter.preflight import memory_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("demo_inventory", ROOT / "scripts/lib/demo_inventory.py")
@@ -50,6 +51,9 @@ def test_machines_serve_and_mount_the_repositories(tmp_path: Path) -> None:
     assert list(children["kallithea_storage"]["hosts"]) == ["store1"]
     assert common["kallithea_storage_kind"] == "nfs"
     assert common["kallithea_app_build_host"] == "lb1"
+    # A machine's kernel keeps some 3 % of its memory for itself.
+    node = {"name": "app1", "pools": common["kallithea_app_pools"], "celery": 2}
+    assert memory_problems(node, {"memory_mb": hosts["app1"]["test_memory"] * 0.97, "cores": 1}) == []
     reached = yaml.safe_load((tmp_path / "inventory/group_vars/test_machines.yml").read_text())
     assert reached["ansible_group_priority"] > children["test_hosts"]["vars"]["ansible_group_priority"]
 

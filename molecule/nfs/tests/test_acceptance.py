@@ -27,7 +27,7 @@ MOUNTS = {
         [r"of host app[12] is mounted with soft, so that a server which is slow for a while becomes an error in the middle of a write; mount it with hard\."],
     ),
     "version 3 without locks": (
-        "vers=3,nolock,tcp",
+        "vers=3,nolock,proto=tcp,mountproto=tcp",
         [
             r"of host app[12] is mounted with nolock or local_lock, so that each host has locks of its own; mount it without, with vers=4\.2\.",
             r"of host app[12] is mounted as NFS 3, ",
