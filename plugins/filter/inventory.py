@@ -12,7 +12,7 @@ import jinja2
 from ansible.errors import AnsibleError, AnsibleFilterError
 from ansible_collections.kallithea.cluster.plugins.filter.preflight import spec_problems, unknown_variables
 from ansible_collections.kallithea.cluster.plugins.filter.storage import lost_storage_problems, other_server_problems, storage_differences
-from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, node_address, tier_node
+from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, node_address, possible_nodes
 
 Variables = Mapping[str, Any]
 # What has no meaning unless it is the same on every host, so it belongs into group_vars/all.yml.
@@ -136,18 +136,6 @@ def group_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, V
     return problems
 
 
-def shape_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], default_pools: Mapping[str, Any], default_celery: int) -> list[str]:
-    """Return a sentence for each host of which no node can be made: without them no other question can be asked."""
-    problems = []
-    for tier in TIERS:
-        for name in groups.get(f"kallithea_{tier}", []):
-            try:
-                tier_node(tier, name, hostvars[name], default_pools, default_celery)
-            except AnsibleFilterError as error:
-                problems.append(str(error))
-    return list(dict.fromkeys(problems))
-
-
 def alike_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables]) -> list[str]:
     """Return a sentence for each cluster-wide variable that differs between hosts, and for each address that two hosts have."""
     names = sorted({name for tier in TIERS for name in groups.get(f"kallithea_{tier}", [])})
@@ -195,7 +183,9 @@ def inventory_problems(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], default_pools: Mapping[str, Any], default_celery: int
 ) -> dict[str, list[str]]:
     """Return all that is wrong with the inventory: fatal is what leaves open which host does what, or what a role is to do, so that no host is asked."""
-    fatal = shape_problems(groups, hostvars, default_pools, default_celery) + misspelt_problems(groups) + group_problems(groups, hostvars)
+    # Without a host's node no other question of it can be asked.
+    _, shapeless = possible_nodes(groups, hostvars, default_pools, default_celery)
+    fatal = shapeless + misspelt_problems(groups) + group_problems(groups, hostvars)
     names = {name for tier in TIERS for name in groups.get(f"kallithea_{tier}", [])}
     # What has a sentence of its own already says more.
     fatal += [sentence for sentence in spec_problems(names, hostvars) if not any(said.startswith(f"{sentence.split()[0]} ") for said in fatal)]

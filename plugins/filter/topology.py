@@ -62,6 +62,21 @@ def tier_node(tier: str, name: str, variables: Mapping[str, Any], default_pools:
     return node
 
 
+def possible_nodes(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], default_pools: Mapping[str, Any], default_celery: int
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """Return the topology without the hosts of which no node can be made, and a sentence for each of these."""
+    nodes: dict[str, list[dict[str, Any]]] = {tier: [] for tier in TIERS}
+    problems = []
+    for tier in TIERS:
+        for name in groups.get(f"kallithea_{tier}", []):
+            try:
+                nodes[tier].append(tier_node(tier, name, hostvars[name], default_pools, default_celery))
+            except AnsibleFilterError as error:
+                problems.append(str(error))
+    return nodes, list(dict.fromkeys(problems))
+
+
 def topology(
     groups: Mapping[str, Sequence[str]],
     hostvars: Mapping[str, Mapping[str, Any]],

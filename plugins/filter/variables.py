@@ -23,10 +23,20 @@ from ansible_collections.kallithea.cluster.plugins.filter.preflight import (
 )
 from ansible_collections.kallithea.cluster.plugins.filter.release import release_problems
 from ansible_collections.kallithea.cluster.plugins.filter.storage import storage_problems
-from ansible_collections.kallithea.cluster.plugins.filter.topology import TIERS, tier_node
+from ansible_collections.kallithea.cluster.plugins.filter.topology import possible_nodes
 
 Variables = Mapping[str, Any]
 Nodes = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def runners(nodes: Nodes) -> list[Mapping[str, Any]]:
+    """Return the nodes that run the application."""
+    return [*nodes["app"], *nodes["ci"]]
+
+
+def called(name: str, nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return a host's own nodes among some."""
+    return [node for node in nodes if node["name"] == name]
 
 
 def settings_of(variables: Variables, prefix: str, *names: str) -> dict[str, Any]:
@@ -64,12 +74,12 @@ def nfs_problems(name: str, variables: Variables, nodes: Nodes) -> list[str]:
     settings = settings_of(variables, "kallithea_storage_")
     if settings["kind"] != "nfs":
         return []
-    mounts, accepted = [*nodes["app"], *nodes["ci"]], settings["accept_unsafe_mount"]
+    mounts, accepted = runners(nodes), settings["accept_unsafe_mount"]
     problems: list[str] = []
     # Without hosts that mount it, their groups have the sentence.
-    if mounts and is_among(name, nodes["storage"]):
+    if mounts and called(name, nodes["storage"]):
         problems += nfs_server_problems(settings, [node["address"] for node in mounts], accepted)
-    if is_among(name, mounts):
+    if called(name, mounts):
         problems += nfs_client_problems(settings, accepted)
     return problems
 
@@ -77,33 +87,30 @@ def nfs_problems(name: str, variables: Variables, nodes: Nodes) -> list[str]:
 def app_problems(name: str, variables: Variables, nodes: Nodes) -> list[str]:
     """Return what is wrong with the choices of a host that runs the application."""
     problems: list[str] = []
-    for node in [*nodes["app"], *nodes["ci"]]:
-        if node["name"] == name:
-            settings = settings_of(variables, "kallithea_app_")
-            problems += ini_problems(settings["ini"]) + application_problems({**settings, "name": name, "pools": node["pools"]})
-            problems += release_problems({**settings, "archive": settings["release_archive"], "environment": settings["build_environment"]})
+    for node in called(name, runners(nodes)):
+        settings = settings_of(variables, "kallithea_app_")
+        problems += ini_problems(settings["ini"]) + application_problems({**settings, "name": name, "pools": node["pools"]})
+        problems += release_problems({**settings, "archive": settings["release_archive"], "environment": settings["build_environment"]})
     return problems
 
 
 def node_problems(name: str, variables: Variables, nodes: Nodes) -> list[str]:
     """Return what is wrong with a host's pools and ports; one that stands in both groups has a sentence for that."""
-    if is_among(name, nodes["app"]) and is_among(name, nodes["ci"]):
+    if called(name, nodes["app"]) and called(name, nodes["ci"]):
         return []
     problems: list[str] = port_clashes(nodes, name, variables)
-    for node in [*nodes["app"], *nodes["ci"]]:
-        if node["name"] == name:
-            problems += pool_problems(node)
+    for node in called(name, runners(nodes)):
+        problems += pool_problems(node)
     return problems
 
 
 def loadbalancer_problems(name: str, variables: Variables, nodes: Nodes) -> list[str]:
     """Return what is wrong with the choices of a load balancer."""
-    app_nodes = [*nodes["app"], *nodes["ci"]]
     # Without application hosts, their group or their addresses have the sentence.
-    if not nodes["app"] or not is_among(name, nodes["loadbalancer"]):
+    if not nodes["app"] or not called(name, nodes["loadbalancer"]):
         return []
     cluster, own = settings_of(variables, "kallithea_", "hostname"), settings_of(variables, "kallithea_loadbalancer_")
-    problems: list[str] = balancer_problems({**own, **cluster, "nodes": nodes["loadbalancer"], "app_nodes": app_nodes})
+    problems: list[str] = balancer_problems({**own, **cluster, "nodes": nodes["loadbalancer"], "app_nodes": runners(nodes)})
     return problems
 
 
@@ -118,28 +125,9 @@ QUESTIONS: tuple[Callable[[str, Variables, Nodes], list[str]], ...] = (
 )
 
 
-def is_among(name: str, nodes: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether a host is one of the nodes."""
-    return any(node["name"] == name for node in nodes)
-
-
-def known_nodes(
-    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], default_pools: Variables, default_celery: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the topology without the hosts of which no node can be made."""
-    nodes: dict[str, list[dict[str, Any]]] = {tier: [] for tier in TIERS}
-    for tier in TIERS:
-        for name in groups.get(f"kallithea_{tier}", []):
-            try:
-                nodes[tier].append(tier_node(tier, name, hostvars[name], default_pools, default_celery))
-            except AnsibleError:
-                continue
-    return nodes
-
-
 def variable_problems(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Variables], default_pools: Variables, default_celery: int) -> list[str]:
     """Return a sentence for each variable that cannot work, whatever the hosts say; what hangs on a mistake of the inventory itself is left out."""
-    nodes = known_nodes(groups, hostvars, default_pools, default_celery)
+    nodes, _ = possible_nodes(groups, hostvars, default_pools, default_celery)
     problems: list[str] = []
     for name in sorted({node["name"] for tier in nodes.values() for node in tier}):
         variables = hostvars[name]
