@@ -4,17 +4,20 @@
 """Use the cluster as a person would, by its public name: log in, create, push, clone, look; then remove exactly what was made.
 
 Reads one JSON object from standard input: url, user, password, api_key, ca (PEM text, may be empty),
-repositories (path of the share), hg (command), folder (where a private folder may be made: git executes a file of ours, and /tmp may be mounted noexec).
+repositories (path of the share), service_user (whose files these are), hg (command),
+folder (where a private folder may be made: git executes a file of ours, and /tmp may be mounted noexec).
 Prints one line a step; ends with 1 and one sentence where a step failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.cookiejar
 import json
 import os
 import pathlib
+import pwd
 import re
 import secrets
 import shutil
@@ -26,6 +29,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 GROUP = "kallithea-verify"
@@ -190,11 +194,31 @@ def check(site: Site, client: Client, kind: str, name: str, word: str) -> None:
     step(f"cloned it and saw the commit's page ({kind})")
 
 
+@contextlib.contextmanager
+def acting_as(user: str) -> Iterator[None]:
+    """Touch files as a user, since a file server lets root look at nothing of his."""
+    account = pwd.getpwnam(user)
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
 def remove_leftovers(repositories: pathlib.Path, word: str) -> None:
     """Remove the directories that Kallithea moved aside when it deleted what was made here: they carry our random word."""
     parent = repositories / GROUP
     for path in list(parent.glob(f"rm__*__{word}-git")) + list(parent.glob(f"rm__*__{word}-hg")):
         shutil.rmtree(path)
+
+
+def remove_group_leftovers(repositories: pathlib.Path) -> None:
+    """Remove the empty directories that Kallithea moved aside when it deleted the group."""
+    for path in repositories.glob(f"rm__*_GROUP_{GROUP}"):
+        if not any(path.iterdir()):
+            path.rmdir()
 
 
 def main() -> int:
@@ -226,12 +250,13 @@ def main() -> int:
         for name in made:
             if name in existing:
                 site.call("delete_repo", repoid=name)
-        remove_leftovers(pathlib.Path(settings["repositories"]), word)
+        repositories = pathlib.Path(settings["repositories"])
+        with acting_as(settings["service_user"]):
+            remove_leftovers(repositories, word)
         if made_group and not any(name.startswith(GROUP + "/") for name in existing - set(made)):
             site.call("delete_repo_group", repogroupid=GROUP)
-            for path in pathlib.Path(settings["repositories"]).glob(f"rm__*_GROUP_{GROUP}"):
-                if not any(path.iterdir()):
-                    path.rmdir()
+            with acting_as(settings["service_user"]):
+                remove_group_leftovers(repositories)
         step("removed what was made")
     except (StepFailed, OSError) as error:
         problem = problem or f"removing what was made failed: {error}"
