@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import settings as cluster_settings
-from machines import Machine, all_of
+from machines import Machine, all_of, wait_prepared
 from scm import Client, client_on
 from settings import Settings
 from web import Site
@@ -20,8 +20,10 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def machines(settings: Settings) -> dict[str, Machine]:
-    """Return all test hosts by their names."""
-    return all_of(settings)
+    """Return all test hosts by their names, those outside the cluster with what they need."""
+    machines = all_of(settings)
+    wait_prepared(machine for name, machine in machines.items() if name not in settings.hosts)
+    return machines
 
 
 @pytest.fixture(scope="session")

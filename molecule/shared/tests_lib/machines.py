@@ -18,6 +18,9 @@ from testinfra.backend.base import BaseBackend, CommandResult  # type: ignore[im
 COMMAND_SECONDS = 60.0
 BOOT_SECONDS = 120.0
 CONSOLE_LINES = 80
+# By shared/prepare.yml; a machine is slow.
+PACKAGES = "kallithea-test-packages"
+PACKAGES_SECONDS = 300.0
 CONTROL = re.compile(r"\x1b\[[0-9;:?!]*[a-zA-Z]|\x1b\][0-9;]*(?:\x1b\\|\x07)?|[\x1b\r]")
 PROBE = """
 import sys, urllib.error, urllib.request
@@ -212,6 +215,15 @@ def all_of(settings: Settings) -> dict[str, Machine]:
     """Return all test hosts by their names, each as its kind is reached."""
     access = Access(settings.state_dir / "ssh_config", (settings.machine_dir / "password").read_text().strip()) if settings.kernels else None
     return {name: Machine(name, container, access if name in settings.kernels else None) for name, container in settings.machines.items()}
+
+
+def wait_prepared(machines: Iterable[Machine]) -> None:
+    """Wait until clients have what shared/prepare.yml began to install; fail with its words where that failed."""
+    for machine in machines:
+        # An end that failed is an end; a host without the unit has none to wait for.
+        machine.run(f"while systemctl show --property=ActiveState {PACKAGES} | grep -q =activating; do sleep 1; done", seconds=PACKAGES_SECONDS)
+        failed = machine.try_run(f"systemctl is-failed --quiet {PACKAGES}").status == 0
+        assert not failed, machine.run(f"journalctl --no-pager --quiet --output=cat --unit={PACKAGES}")
 
 
 def quote(text: str) -> str:
