@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from typing import Any
 
 GROUP = "kallithea-verify"
+WORD = "verify"
 # Held while the group is in use, since another run would make and remove it too.
 LOCK = "/run/lock/kallithea-verify.lock"
 STEP_SECONDS = 60
@@ -207,16 +208,13 @@ def acting_as(user: str) -> Iterator[None]:
         os.setegid(0)
 
 
-def remove_leftovers(repositories: pathlib.Path, word: str) -> None:
-    """Remove the directories that Kallithea moved aside when it deleted what was made here: they carry our random word."""
-    parent = repositories / GROUP
-    for path in list(parent.glob(f"rm__*__{word}-git")) + list(parent.glob(f"rm__*__{word}-hg")):
-        shutil.rmtree(path)
-
-
-def remove_group_leftovers(repositories: pathlib.Path) -> None:
-    """Remove the empty directories that Kallithea moved aside when it deleted the group."""
-    for path in repositories.glob(f"rm__*_GROUP_{GROUP}"):
+def remove_leftovers(repositories: pathlib.Path) -> None:
+    """Remove what Kallithea moved aside when it deleted what was made here, now and earlier: on NFS a folder stays while somebody has one of its files open."""
+    moved_groups = list(repositories.glob(f"rm__*_GROUP_{GROUP}"))
+    for parent in [repositories / GROUP, *moved_groups]:
+        for path in parent.glob(f"rm__*__{WORD}*"):
+            shutil.rmtree(path, ignore_errors=True)
+    for path in moved_groups:
         if not any(path.iterdir()):
             path.rmdir()
 
@@ -225,7 +223,7 @@ def main() -> int:
     """Take all steps, remove what was made, and say how it went."""
     settings = json.load(sys.stdin)
     site = Site(settings)
-    word = "verify" + secrets.token_hex(6)
+    word = WORD + secrets.token_hex(6)
     made: list[str] = []
     made_group = False
     problem = ""
@@ -251,12 +249,10 @@ def main() -> int:
             if name in existing:
                 site.call("delete_repo", repoid=name)
         repositories = pathlib.Path(settings["repositories"])
-        with acting_as(settings["service_user"]):
-            remove_leftovers(repositories, word)
         if made_group and not any(name.startswith(GROUP + "/") for name in existing - set(made)):
             site.call("delete_repo_group", repogroupid=GROUP)
-            with acting_as(settings["service_user"]):
-                remove_group_leftovers(repositories)
+        with acting_as(settings["service_user"]):
+            remove_leftovers(repositories)
         step("removed what was made")
     except (StepFailed, OSError) as error:
         problem = problem or f"removing what was made failed: {error}"
