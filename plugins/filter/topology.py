@@ -14,6 +14,11 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import
 TIERS = ("storage", "database", "broker", "app", "ci", "loadbalancer")
 
 
+def host_pattern(groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the pattern of every host of the cluster; without a group of ours, one that no host fits."""
+    return ":".join(f"kallithea_{tier}" for tier in TIERS if f"kallithea_{tier}" in groups) or "all:!all"
+
+
 def node_address(name: str, variables: Mapping[str, Any]) -> str:
     """Return a host's address: kallithea_address, an ansible_host that is one, or what its name resolves to here."""
     given = str(variables.get("kallithea_address") or "")
@@ -120,4 +125,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"topology": topology, "site_report": site_report, "storage_lines": storage_lines}
+        return {"host_pattern": host_pattern, "topology": topology, "site_report": site_report, "storage_lines": storage_lines}

@@ -41,7 +41,7 @@ def test_every_role_has_a_readme(role: pathlib.Path) -> None:
 
 
 def test_the_topology_knows_the_same_default_pools_as_the_role() -> None:
-    topology = load(pathlib.Path(__file__).parents[2] / "playbooks" / "vars" / "topology.yml")
+    topology = load(pathlib.Path(__file__).parents[2] / "roles" / "topology" / "vars" / "main" / "topology.yml")
     defaults = load(pathlib.Path(__file__).parents[2] / "roles" / "app" / "defaults" / "main.yml")
     assert topology["__kallithea_default_pools"] == defaults["kallithea_app_pools"]
     assert topology["__kallithea_default_celery"] == defaults["kallithea_app_celery_processes"]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.kallithea.cluster.plugins.filter.topology import node_address, site_report, topology
+from ansible_collections.kallithea.cluster.plugins.filter.topology import host_pattern, node_address, site_report, topology
 
 DEFAULTS = {"ui": {"processes": 3, "port": 8081}, "ci": {"processes": 2, "port": 8084}}
+
+
+def test_every_host_of_the_cluster_and_no_other() -> None:
+    assert host_pattern({"all": ["a", "b"], "kallithea_app": ["a"], "kallithea_ci": [], "web": ["b"]}) == "kallithea_app:kallithea_ci"
+    assert host_pattern({"all": ["a"]}) == "all:!all"
 
 
 def test_address_prefers_the_given_one() -> None:

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "kallithea_app_mail": {},
     "kallithea_app_direct_clients": [],
     "kallithea_app_static_port": 8080,
-    "kallithea_app_pools": yaml.safe_load((ROOT / "playbooks/vars/topology.yml").read_text())["__kallithea_default_pools"],
+    "kallithea_app_pools": yaml.safe_load((ROOT / "roles/topology/vars/main/topology.yml").read_text())["__kallithea_default_pools"],
 }
 
 _inventories: list[Path] = []
