@@ -69,7 +69,7 @@ def test_storage_away_for_a_while(
     users.push(f"before-{fault.split()[0]}")
     store = machines[settings.groups["storage"][0]]
     with ThreadPoolExecutor(1) as executor:
-        drill = executor.submit(drills.run, "run", "--for=60", "--pushers=2", "--repositories=3", "--kinds=git,hg", "--timeout=40", seconds=DRILL_SECONDS)
+        drill = executor.submit(drills.run, "run", "--for=45", "--pushers=2", "--repositories=3", "--kinds=git,hg", "--timeout=40", seconds=DRILL_SECONDS)
         drills.wait_for_pushes(2)
         drills.mark(fault)
         if fault == "cut off":
