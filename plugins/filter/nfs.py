@@ -30,8 +30,13 @@ UNSAFE_VERSIONS = {
 KERNEL_WORDS = {"positive": "pos"}
 # Client and server agree on the smaller of what each takes, which follows from the server's memory.
 NEGOTIATED = ("rsize", "wsize")
-# Options that the kernel shows beside the mount itself, or that mount keeps to itself.
-SILENT = ("_netdev", "nofail", "rw", "nolock", "actimeo", "acl", "cto", "suid", "dev", "exec")
+# What the kernel shows of a mount as it was asked for. A site's own options it may show in other words or not at all: for them the unit alone is compared.
+SHOWN = ("vers", "hard", "lookupcache", *NEGOTIATED, "nconnect", "timeo", "retrans", "noatime", "nodev", "nosuid")
+# What the table of exports shows only where somebody asked for it.
+NO_DEFAULT_EXPORT = (
+    *("ro", "async", "insecure", "no_wdelay", "nohide", "crossmnt", "no_root_squash", "all_squash"),
+    *("subtree_check", "insecure_locks", "no_acl", "pnfs", "security_label"),
+)
 # Options of a mount or an export that nobody can have a reason for.
 WRONG_MOUNT = {
     "noexec": "git runs its hooks from the repositories",
@@ -254,7 +259,7 @@ def mount_differences(state: Mapping[str, Any], source: str, options: Sequence[s
     for option in options:
         name, _, value = option.partition("=")
         value = KERNEL_WORDS.get(value, value)
-        if name in SILENT or (name, value) in (("nconnect", "1"), ("lookupcache", "all")):
+        if name not in SHOWN or (name, value) in (("nconnect", "1"), ("lookupcache", "all")):
             continue
         if name in NEGOTIATED:
             if int(values.get(name, 0)) > int(value):
@@ -336,6 +341,10 @@ def nfs_server_differences(state: Mapping[str, Any], wanted: Mapping[str, Any], 
         lacking = [option for option in wanted["options"] if option not in table.get(client, wanted["options"])]
         if lacking:
             exports.append(f"{path} is exported to {client} without {', '.join(lacking)}")
+        left = [option for option in table.get(client, []) if option in NO_DEFAULT_EXPORT and option not in wanted["options"]]
+        # An option that is lacking shows the same from the other side.
+        if left and not lacking:
+            exports.append(f"{path} is still exported to {client} with {', '.join(left)}")
     return {"restart": restart, "threads": running, "delegations": delegations, "exports": exports}
 
 

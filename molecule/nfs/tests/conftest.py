@@ -11,5 +11,5 @@ pytest_plugins = ["many_hosts"]
 
 settings.use(Path(__file__).resolve().parents[1] / "inventory/hosts.yml", settings.ROOT / "molecule/shared/inventory/kinds.yml")
 
-# It compares, and says nothing new of what has to hold.
-collect_ignore = [] if drills.IS_LONG else ["test_figures.py"]
+# Minutes each: with the drills' long forms only.
+collect_ignore = [] if drills.IS_LONG else ["test_figures.py", "test_remount.py"]

@@ -105,7 +105,7 @@ def _healthy_afterwards(request: pytest.FixtureRequest, cluster: dict[str, Machi
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Print the journals of the cluster's hosts where a test fails."""
+    """Print the journals of the cluster's hosts, and the consoles of machines, where a test fails."""
     report = yield
     fixtures = getattr(item, "funcargs", {})
     cluster, settings = fixtures.get("cluster"), fixtures.get("settings")
@@ -114,4 +114,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             if units := units_of(settings, name):
                 journal = "journalctl --no-pager --quiet --lines=40 " + " ".join(f"--unit='{unit}'" for unit in units)
                 report.sections.append((f"journals of {name}", machine.try_run(journal).output))
+            if machine.access:
+                report.sections.append((f"console of {name}", machine.console()))
     return report
