@@ -18,7 +18,8 @@ from typing import Any
 
 from ansible_collections.kallithea.cluster.plugins.module_utils.storage_probes import first_word, remember, said, sights
 
-HOLD_SECONDS = 30.0
+# Longer than all steps together may take; a controller that comes too late would find the first host's lock gone.
+HOLD_SECONDS = 90.0
 # Longer than it looks for changes that do not come.
 ANSWER_SECONDS = 4.0
 LOOK, LEAVE = b"look", b"leave"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from drills import IS_LONG, ON_CONTAINERS, WAYS, Drills, race_seconds, size
+from drills import IS_LONG, ON_CONTAINERS, WAYS, Drills, size
 from machines import Machine
 
 SIZE = size(ON_CONTAINERS)
@@ -36,11 +36,4 @@ def test_exactly_one_wins_while_the_repository_is_maintained(drills: Drills, mac
     """The same while a host packs the racing repositories again and again; who comes while another one waits for that may read so instead."""
     node = machines[drills.settings.groups["app"][1]]
     ways, rounds, kinds = (drills.ways(), SIZE.rounds, "git,hg") if IS_LONG else (drills.ways()[1:2], 2, "git")
-    with drills.maintained(node, race_seconds(ways, rounds)):
-        report = drills.race(ways, rounds, kinds)
-    won = {way: sum(number for what, number in count.items() if what.startswith("won by ")) for way, count in report["races"].items()}
-    assert won == dict.fromkeys(ways, rounds), (report["races"], report["reasons"])
-    assert (report["unknown"], report["faults"], report["lost"], report["damage"]) == (0, [], [], []), report["reasons"]
-    assert [reason for reason in report["reasons"] if reason.startswith("failed: ") and "The repository is being maintained" not in reason] == []
-    maintained = drills.maintained_meanwhile(node)
-    assert len(maintained) >= rounds, maintained
+    drills.check_race_while_maintained(node, ways, rounds, kinds)

@@ -55,6 +55,11 @@ def test_exactly_one_of_two_wins(drills: Drills) -> None:
     assert counts == dict.fromkeys(ways, (SIZE.rounds, SIZE.rounds)), report["reasons"]
 
 
+def test_exactly_one_of_two_wins_while_the_repository_is_maintained(drills: Drills, machines: dict[str, Machine]) -> None:
+    """Drill 2 again, by one way: the maintenance on one host excludes the writers on all of them."""
+    drills.check_race_while_maintained(machines[drills.settings.groups["app"][1]], drills.ways()[1:2], SIZE.rounds, "git")
+
+
 def pages_back(site: Site, name: str, seconds: float) -> float:
     """Return how long it took until a repository's page, which reads the storage, comes."""
     begin = time.monotonic()

@@ -105,6 +105,17 @@ class Drills:
             "race", *(f"--way={way}" for way in ways), f"--rounds={rounds}", f"--kinds={kinds}", f"--within={within}", seconds=race_seconds(ways, rounds)
         )
 
+    def check_race_while_maintained(self, node: Machine, ways: Sequence[str], rounds: int, kinds: str) -> None:
+        """Drill 2 while a host packs the racing repositories again and again: one wins each round, unless the other reads that it is in the way of that."""
+        with self.maintained(node, race_seconds(ways, rounds)):
+            report = self.race(ways, rounds, kinds)
+        won = {way: sum(number for what, number in count.items() if what.startswith("won by ")) for way, count in report["races"].items()}
+        assert won == dict.fromkeys(ways, rounds), (report["races"], report["reasons"])
+        assert (report["unknown"], report["faults"], report["lost"], report["damage"]) == (0, [], [], []), report["reasons"]
+        assert [reason for reason in report["reasons"] if reason.startswith("failed: ") and "The repository is being maintained" not in reason] == []
+        maintained = self.maintained_meanwhile(node)
+        assert len(maintained) >= rounds, maintained
+
     @contextmanager
     def maintained(self, node: Machine, seconds: float) -> Iterator[None]:
         """Let an application host maintain the drill's repositories all the time."""
