@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.kallithea.cluster.plugins.filter import nfs
+from ansible_collections.kallithea.cluster.plugins.filter import nfs, nfs_state
 from render import render
 
 DEFAULTS = yaml.safe_load((pathlib.Path(__file__).parents[2] / "roles" / "storage" / "defaults" / "main.yml").read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def server(
 
 def different(answer: str, **wanted: Any) -> dict[str, list[str]]:
     """Return in what the server is not what is wanted."""
-    found: dict[str, list[str]] = nfs.nfs_server_differences(nfs.nfs_server_state(answer), {**WANTED, **wanted}, "/srv/kallithea", CLIENTS)
+    found: dict[str, list[str]] = nfs_state.nfs_server_differences(nfs_state.nfs_server_state(answer), {**WANTED, **wanted}, "/srv/kallithea", CLIENTS)
     return found
 
 
@@ -205,7 +205,7 @@ def test_what_else_is_unsafe() -> None:
     ],
 )
 def test_the_kernels_list_of_versions(words: str, versions: list[str]) -> None:
-    assert nfs.nfs_server_state(server(versions=words))["versions"] == versions
+    assert nfs_state.nfs_server_state(server(versions=words))["versions"] == versions
 
 
 def test_a_server_that_runs_as_wanted() -> None:
@@ -213,9 +213,11 @@ def test_a_server_that_runs_as_wanted() -> None:
 
 
 def test_a_bare_host_lacks_everything() -> None:
-    state = nfs.nfs_server_state("Id=nfs-server.service\nLoadState=not-found\n\n== threads\n== lease\n== grace\n== versions\n== delegations\n1\n== exports\n")
+    state = nfs_state.nfs_server_state(
+        "Id=nfs-server.service\nLoadState=not-found\n\n== threads\n== lease\n== grace\n== versions\n== delegations\n1\n== exports\n"
+    )
     assert state == {"threads": 0, "lease": -1, "grace": -1, "versions": [], "delegations": 1, "exports": {}}
-    found = nfs.nfs_server_differences(state, WANTED, "/srv/kallithea", CLIENTS)
+    found = nfs_state.nfs_server_differences(state, WANTED, "/srv/kallithea", CLIENTS)
     assert "it serves NFS nothing, not 4.2" in found["restart"]
     assert found["exports"] == [f"/srv/kallithea is not exported to {client}" for client in CLIENTS]
 
@@ -274,8 +276,8 @@ def test_another_servers_tree_is_not_passed_on(fstype: str, refused: bool) -> No
 def mounted(mounts: str = MOUNTINFO, read_ahead: str = "1024", borrows: str = "", **choices: Any) -> dict[str, Any]:
     """Return in what a mount is not what is wanted."""
     answers = f"Id=x\n\n== directory-delegations\n{borrows}\n== mounts\n{mounts}\n== read-ahead\n{read_ahead}\n"
-    state = nfs.nfs_mount_state(answers, "/srv/kallithea")
-    found: dict[str, Any] = nfs.mount_differences(state, SOURCE, nfs.nfs_mount_options({**CHOICES, **choices}), 1024)
+    state = nfs_state.nfs_mount_state(answers, "/srv/kallithea")
+    found: dict[str, Any] = nfs_state.mount_differences(state, SOURCE, nfs.nfs_mount_options({**CHOICES, **choices}), 1024)
     return found
 
 
