@@ -142,12 +142,16 @@ ended() {
   }
 }
 
-lint() {
-  local sanity log=$KALLITHEA_CACHE/test/sanity.log
-  LINT_FAILED=0
+# lint_ensure: what lint needs; not lint itself, beside which others use the same.
+lint_ensure() {
   need shellcheck shellcheck
   need git git
   collection_ensure "$KALLITHEA_CACHE/test/collections"
+}
+
+lint() {
+  local sanity log=$KALLITHEA_CACHE/test/sanity.log
+  LINT_FAILED=0
   # The longest by far, on a core of its own.
   lint_sanity >"$log" 2>&1 &
   sanity=$!

@@ -5,40 +5,12 @@ from __future__ import annotations
 import faults
 from balancer import Balancer
 from faults import Users
-from machines import BOOT_SECONDS, CommandFailed, Machine, wait_until
+from machines import Machine, wait_until
+from mounts import BACK_SECONDS, HEALTH, UNITS, check_nothing_beneath, health, is_mounted, started
 from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Site
-
-HEALTH = "http://127.0.0.1:8089/ready"
-UNITS = ("kallithea-web", "kallithea-celery")
-# The timer mounts 5 s after the mount went away; then processes load.
-BACK_SECONDS = 90.0
-
-
-def is_mounted(machine: Machine, settings: Settings) -> bool:
-    """Tell from the kernel's table, which no storage that hangs keeps waiting."""
-    return machine.try_run(f"grep -q ' {settings.storage} .* - nfs4 ' /proc/self/mountinfo").status == 0
-
-
-def check_nothing_beneath(machine: Machine, settings: Settings) -> None:
-    """The folder that the mount covers is empty, and root alone could write into it."""
-    look = "mkdir -p /run/beneath && mount --bind / /run/beneath && { stat -c '%a %U' /run/beneath%s; ls -A /run/beneath%s; umount /run/beneath; }"
-    assert machine.run(look.replace("%s", settings.storage)).split("\n") == ["555 root", ""]
-
-
-def health(machine: Machine) -> str:
-    """Return what the health service answers, nothing where it does not."""
-    try:
-        return machine.probe(HEALTH)
-    except CommandFailed:
-        return ""
-
-
-def started(machine: Machine) -> list[str]:
-    """Return when the units were started last."""
-    return machine.run(f"systemctl show --property=ActiveEnterTimestampMonotonic {' '.join(UNITS)}").split()
 
 
 def test_mount_that_goes_away(machines: dict[str, Machine], balancer: Balancer, settings: Settings, site: Site, client: Client, make_repository: Make) -> None:
@@ -58,33 +30,6 @@ def test_mount_that_goes_away(machines: dict[str, Machine], balancer: Balancer, 
     check_nothing_beneath(host, settings)
     assert {repository["repo_name"] for repository in site.call("get_repos")} == there
     users.clone("before-unmount")
-
-
-def test_boot_without_the_storage(machines: dict[str, Machine], balancer: Balancer, settings: Settings, site: Site) -> None:
-    """A host boots and lets administrators in while the storage is off; nothing runs on the empty folder; all comes back with the storage."""
-    host, store = machines[settings.groups["app"][1]], machines[settings.groups["storage"][0]]
-    there = {repository["repo_name"] for repository in site.call("get_repos")}
-    host.power_off()
-    store.power_off()
-    try:
-        host.power_on(wait=False)
-        wait_until(f"{host.name} lets administrators in", lambda: host.try_run("true", seconds=20).status == 0, BOOT_SECONDS, 1.0)
-        reason = wait_until("the health service's answer", lambda: health(host), BOOT_SECONDS, 1.0)
-        assert reason.startswith("503") and "storage: " in reason, reason
-        assert not is_mounted(host, settings)
-        for unit in UNITS:
-            assert not host.is_running(unit), f"{unit} runs without the storage"
-        assert host.run(f"ls -A {settings.storage}") == ""
-    finally:
-        store.power_on()
-    wait_until("the storage mounted", lambda: is_mounted(host, settings), BACK_SECONDS)
-    host.wait_booted()
-    for unit in UNITS:
-        wait_until(f"{unit} running", lambda unit=unit: host.is_running(unit), BACK_SECONDS)
-    wait_until("every server up", balancer.all_up, faults.RETURN_SECONDS)
-    check_nothing_beneath(host, settings)
-    assert host.run(f"cat /sys/class/bdi/$(mountpoint --fs-devno {settings.storage})/read_ahead_kb").strip() == "1024"
-    assert {repository["repo_name"] for repository in site.call("get_repos")} == there
 
 
 def test_only_the_path_to_the_storage_lost(

@@ -1,14 +1,13 @@
-"""Drill 7: every host rebooted in turn, then the power of all cut at once; the site comes back without a hand."""
+"""Drill 7: every host rebooted in turn, then the power of all cut at once and the storage the last to be back; the site comes back without a hand."""
 
 from __future__ import annotations
-
-from concurrent.futures import ThreadPoolExecutor
 
 import faults
 import playbook_runs
 from balancer import Balancer
 from faults import Users
 from machines import Machine, wait_until
+from mounts import check_nothing_beneath, check_waits_for_the_storage
 from repositories import Make
 from scm import Client
 from settings import Settings
@@ -37,11 +36,23 @@ def test_every_host_in_turn_then_all_at_once(
         users.look(2)
         users.clone(f"before-{name}")
     users.push("before-all")
+    there = {repository["repo_name"] for repository in site.call("get_repos")}
     for machine in cluster.values():
         machine.power_off()
-    with ThreadPoolExecutor() as executor:
-        list(executor.map(Machine.power_on, cluster.values()))
+    store, hosts = machines[settings.groups["storage"][0]], [machines[name] for name in settings.groups["app"]]
+    for machine in cluster.values():
+        if machine is not store:
+            machine.power_on(wait=machine not in hosts)
+    for host in hosts:
+        check_waits_for_the_storage(host, settings)
+    store.power_on()
+    for host in hosts:
+        host.wait_booted()
     wait_until("every server up after all", balancer.all_up, faults.RETURN_SECONDS)
+    for host in hosts:
+        check_nothing_beneath(host, settings)
+        assert host.run(f"cat /sys/class/bdi/$(mountpoint --fs-devno {settings.storage})/read_ahead_kb").strip() == "1024"
+    assert {repository["repo_name"] for repository in site.call("get_repos")} == there
     users.clone("before-all")
     users.go_on("after-all", 4)
     run = playbook_runs.run("site", seconds=SITE_SECONDS)
