@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,28 @@ OWN_VARIABLE = ("vers", "nfsvers", "minorversion", "rsize", "wsize", "nconnect",
 REMOTE = ("nfs", "cifs", "smb3")
 # Options that contradict each other without a no before one of them.
 OPPOSITES = {"softerr": "soft", "hard": "soft", "ro": "rw", "async": "sync"}
+
+
+def _options(plain: str, numbers: str, words: str) -> dict[str, str]:
+    """Return for each option whether a value follows: none, a whole number or a word."""
+    return {**dict.fromkeys(plain.split(), ""), **dict.fromkeys(numbers.split(), "number"), **dict.fromkeys(words.split(), "word")}
+
+
+# All that nfs(5) and mount(8) name.
+MOUNT_OPTIONS = _options(
+    "ac noac acl noacl bg fg cto nocto fsc nofsc hard soft softerr softreval nosoftreval intr nointr lock nolock migration nomigration rdirplus nordirplus"
+    " resvport noresvport sharecache nosharecache sloppy trunkdiscovery notrunkdiscovery tcp udp async sync dirsync atime noatime diratime nodiratime"
+    " relatime norelatime strictatime nostrictatime lazytime nolazytime dev nodev exec noexec suid nosuid rw ro _netdev nofail defaults",
+    "acregmin acregmax acdirmin acdirmax actimeo retry port max_connect namlen mountport",
+    "sec xprtsec proto mountproto mountvers clientaddr local_lock write context fscontext defcontext rootcontext",
+)
+# All that exports(5) names.
+EXPORT_OPTIONS = _options(
+    "ro rw async sync wdelay no_wdelay hide nohide crossmnt subtree_check no_subtree_check insecure_locks secure_locks auth_nlm no_auth_nlm secure insecure"
+    " acl no_acl mountpoint mp pnfs no_pnfs security_label root_squash no_root_squash all_squash no_all_squash",
+    "anonuid anongid",
+    "fsid sec xprtsec refer replicas reexport",
+)
 PLAIN = re.compile(r"[A-Za-z0-9_.:=/+-]+")
 
 
@@ -104,12 +127,37 @@ def _subject(option: str) -> str:
     return re.sub(r"^no_?", "", OPPOSITES.get(name, name))
 
 
-def _option_problems(options: Sequence[str], variable: str, wrong: Mapping[str, str], accepted: Sequence[str]) -> list[str]:
+def _unknown(option: str, variable: str, known: Mapping[str, str], manual: str) -> list[str]:
+    """Return what a mount or the table of exports would stumble over, before it does on a host that serves."""
+    name, given, value = option.partition("=")
+    if name not in known:
+        like = difflib.get_close_matches(name, known, 1)
+        return [f"{variable} has {option}, which {manual} does not know; {f'did you mean {like[0]}?' if like else 'take it out.'}"]
+    if known[name] == "" and given and name not in ("mountpoint", "mp", "fsc"):
+        return [f"{variable} has {option}, but {name} takes no value; give {name} alone."]
+    if known[name] and not value:
+        return [f"{variable} has {option} without a value; give {name}=…, see {manual}."]
+    if known[name] == "number" and not value.isdigit():
+        return [f"{variable} has {option}, whose value has to be a whole number."]
+    return []
+
+
+def _option_problems(
+    options: Sequence[str], variable: str, wrong: Mapping[str, str], known: Mapping[str, str], manual: str, accepted: Sequence[str]
+) -> list[str]:
     """Return what is wrong with a list of options by itself."""
     problems = [
         f"{variable} has '{option}'; give one option an entry, without blanks, commas or brackets." for option in options if not PLAIN.fullmatch(option)
     ]
     problems += [f"{variable} has {option}, but {wrong[option]}; take it out." for option in dict.fromkeys(options) if option in wrong]
+    problems += [
+        problem
+        for option in dict.fromkeys(options)
+        # What has a sentence already, or a variable of its own, is known.
+        if PLAIN.fullmatch(option) and option not in wrong and not option.startswith("x-systemd.") and _name(option) not in OWN_VARIABLE
+        for problem in _unknown(option, variable, known, manual)
+        if not re.fullmatch(r"v[0-9.]+", option)
+    ]
     subjects: dict[str, list[str]] = {}
     for option in options:
         subjects.setdefault(_subject(option), []).append(option)
@@ -165,7 +213,7 @@ def nfs_server_problems(settings: Mapping[str, Any], clients: Sequence[str], acc
     options = [str(option) for option in settings["nfs_export_options"]]
     if "rw" not in options:
         problems.append("kallithea_storage_nfs_export_options has no rw, so that the hosts could only read; add it.")
-    return problems + _option_problems(options, "kallithea_storage_nfs_export_options", WRONG_EXPORT, accepted)
+    return problems + _option_problems(options, "kallithea_storage_nfs_export_options", WRONG_EXPORT, EXPORT_OPTIONS, "exports(5)", accepted)
 
 
 def nfs_client_problems(settings: Mapping[str, Any], accepted: Sequence[str]) -> list[str]:
@@ -200,7 +248,7 @@ def nfs_client_problems(settings: Mapping[str, Any], accepted: Sequence[str]) ->
         # mount takes v3 and v4.2 too.
         if _name(option) in OWN_VARIABLE or re.fullmatch(r"v[0-9.]+", option)
     ]
-    return problems + _option_problems(extra, "kallithea_storage_mount_extra_options", WRONG_MOUNT, accepted)
+    return problems + _option_problems(extra, "kallithea_storage_mount_extra_options", WRONG_MOUNT, MOUNT_OPTIONS, "nfs(5)", accepted)
 
 
 def mount_point_problems(name: str, state: Mapping[str, Any]) -> list[str]:
