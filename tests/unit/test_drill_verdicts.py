@@ -114,6 +114,8 @@ def test_recovery() -> None:
     assert report.recovery(work, 10, 100) == 11
     assert report.recovery(work, 0, 10) == 1
     assert report.recovery([(0.0, 1.0, True), (1.0, 30.0, False)], 10, 100) is None
+    # The second one fails by what began at 20.
+    assert report.recovery([(11.0, 12.0, True), (19.0, 25.0, False)], 10, 20) == 2
 
 
 def test_places_that_cannot_be_read_prove_no_loss() -> None:

@@ -43,7 +43,8 @@ def gap(intervals: Sequence[Interval]) -> float | None:
 def recovery(intervals: Sequence[Interval], mark: float, until: float) -> float | None:
     """Return how long after a fault work that began after it succeeds and no later work fails any more; nothing if never."""
     after = [one for one in intervals if mark <= one[1] and one[0] < until]
-    last_failure = max((end for _, end, well in after if not well), default=mark)
+    # What had not ended when the next fault began may have failed by that.
+    last_failure = max((end for _, end, well in after if not well and end < until), default=mark)
     return min((end - mark for begin, end, well in after if well and begin >= mark and end >= last_failure), default=None)
 
 
