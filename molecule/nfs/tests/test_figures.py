@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from balancer import Balancer
 from machines import Machine, wait_until
+from mounts import UNITS, health
 from repositories import Make
 from scm import Client
 from settings import Settings
@@ -20,8 +21,6 @@ from web import Site
 ROUNDS = 3
 MEGABYTES = 20
 OWN_DISK = "/var/tmp/test-own-disk"
-UNITS = "kallithea-web kallithea-celery"
-HEALTH = "http://127.0.0.1:8089/ready"
 READY_SECONDS = 120.0
 # A host's application on its own disk instead of the network's may not be slower by more than this.
 MOST_TIMES = 2.0
@@ -32,17 +31,17 @@ def own_disk(host: Machine, settings: Settings) -> Iterator[None]:
     """Let a host work with a copy on its own disk, in the same place, and with the storage again afterwards."""
 
     def ready() -> bool:
-        return host.try_run(f"python3 -c \"import urllib.request; urllib.request.urlopen('{HEALTH}', timeout=5)\"").status == 0
+        return health(host).startswith("200 ")
 
     host.run("systemctl stop kallithea-storage.timer")
     try:
         # The file server shows root nothing.
         host.run(f"install -d -o kallithea -g kallithea {OWN_DISK} && cd / && runuser -u kallithea -- cp -a {settings.storage}/. {OWN_DISK}", seconds=120)
-        host.run(f"umount {settings.storage}; mount --bind {OWN_DISK} {settings.storage}; systemctl start {UNITS}", seconds=120)
+        host.run(f"umount {settings.storage}; mount --bind {OWN_DISK} {settings.storage}; systemctl start {' '.join(UNITS)}", seconds=120)
         wait_until("the application on its own disk", ready, READY_SECONDS)
         yield
     finally:
-        host.run(f"systemctl stop {UNITS}; umount {settings.storage}; rm -rf {OWN_DISK}; systemctl start kallithea-storage.timer", seconds=120)
+        host.run(f"systemctl stop {' '.join(UNITS)}; umount {settings.storage}; rm -rf {OWN_DISK}; systemctl start kallithea-storage.timer", seconds=120)
     wait_until("the application on the storage", ready, READY_SECONDS)
 
 
