@@ -20,6 +20,9 @@ UNSAFE = {
     "nolock": ("local_lock", "locks then hold on one host alone"),
     "local_lock": ("local_lock", "locks then hold on one host alone"),
     "suid": ("set_uid", "a file in a repository could then become root"),
+    "no_root_squash": ("root", "root of an application host is then root on the storage"),
+    "anonuid=0": ("root", "root of an application host is then root on the storage"),
+    "insecure": ("root", "any program of an application host can then name itself as any user of the storage"),
 }
 UNSAFE_VERSIONS = {
     "3": "its locks are a protocol of their own, which a restart of the server loses",
@@ -115,7 +118,7 @@ def nfs_mount_options(settings: Mapping[str, Any]) -> list[str]:
 def _unsafe(options: Sequence[str], variable: str, accepted: Sequence[str]) -> list[str]:
     problems = []
     for option in options:
-        word, why = UNSAFE.get(_name(str(option)), ("", ""))
+        word, why = UNSAFE.get(str(option), UNSAFE.get(_name(str(option)), ("", "")))
         if word and word not in accepted and str(option) != "local_lock=none":
             problems.append(f"{variable} has {option}, but {why}; take it out, or add {word} to kallithea_storage_accept_unsafe_mount at your own risk.")
     return problems

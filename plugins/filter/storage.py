@@ -49,8 +49,11 @@ def mount_problems(storage: Mapping[str, Any], where: str, uid: int) -> list[str
     return problems
 
 
-def nfs_host_problems(name: str, state: Mapping[str, Any]) -> list[str]:
-    """Return what lies at the mount point of a host that mounts the storage host's tree, where it is anything else; not mounted yet is no problem."""
+def nfs_host_problems(name: str, state: Mapping[str, Any], server: str) -> list[str]:
+    """Return what lies at the mount point of a host that mounts the storage host's tree, where it is anything else.
+
+    What the run mends is no problem: a storage that is not mounted yet, and where the storage host takes part (server) one that it does not serve.
+    """
     storage = state["storage"]
     if not storage["is_mount"]:
         beneath: list[str] = mount_point_problems(name, state)
@@ -58,14 +61,19 @@ def nfs_host_problems(name: str, state: Mapping[str, Any]) -> list[str]:
     where = f"The storage {storage['path']} of host {name}"
     if not storage["fstype"].startswith("nfs"):
         return [f"{where} is a file system of its own ({storage['fstype']} {storage['source']}), where the storage host's has to be mounted: unmount that one."]
-    if storage["readable"] and not state["marker"]["exists"]:
+    if not storage["readable"]:
+        seen = "is refused to it by" if storage["answers"] else "gets no answer from"
+        mend = "see that the storage host runs and lets the host reach it, then run the playbook kallithea.cluster.storage for both, without --limit"
+        return [] if server else [f"{where} {seen} its server ({storage['source']}): {mend}."]
+    if not state["marker"]["exists"]:
         return [f"{where} is mounted from {storage['source']} and has no marker .kallithea-cluster: unmount it, or restore the storage host's from a backup."]
     return []
 
 
-def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluster_id: str, uid: int) -> list[str]:
+def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluster_id: str, uid: int, server: str = "") -> list[str]:
     """Return what is wrong with the storage of a host, as the host that serves it (local), mounts it (nfs) or finds it mounted (existing) sees it.
 
+    server: the storage host of kind nfs, where it takes part in the run and so mends what it serves.
     Another cluster's marker is the filter identity_problems' matter.
     """
     storage, marker = state["storage"], state["marker"]
@@ -74,10 +82,10 @@ def storage_host_problems(name: str, state: Mapping[str, Any], kind: str, cluste
         return []
     where = f"The storage {storage['path']} of host {name}"
     shared = kind in ("existing", "nfs")
+    if kind == "nfs" and ((found := nfs_host_problems(name, state, server)) or not storage["is_mount"] or not storage["readable"]):
+        return found
     if not storage["answers"]:
         return [f"{where} does not answer (it is mounted from {storage['source']}): see that its server runs and lets the host reach it."]
-    if kind == "nfs" and ((found := nfs_host_problems(name, state)) or not storage["is_mount"]):
-        return found
     problems = mount_problems(storage, where, uid) if shared else []
     if problems:
         return problems

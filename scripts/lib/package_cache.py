@@ -144,13 +144,23 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet: apt reports what fails."""
 
 
-def server(directory: Path, address: str, port: int) -> ThreadingHTTPServer:
+class Server(ThreadingHTTPServer):
+    """The proxy; where it has to end with its parent, it looks twice a second whether that lives."""
+
+    daemon_threads = True
+    parent = 0
+
+    def service_actions(self) -> None:
+        """End where the parent is gone, however it ended."""
+        if self.parent and os.getppid() != self.parent:
+            raise SystemExit(0)
+
+
+def server(directory: Path, address: str, port: int) -> Server:
     """Make the proxy, listening."""
     directory.mkdir(parents=True, exist_ok=True)
     handler = type("BoundHandler", (Handler,), {"directory": directory, "locks": Locks()})
-    proxy = ThreadingHTTPServer((address, port), handler)
-    proxy.daemon_threads = True
-    return proxy
+    return Server((address, port), handler)
 
 
 def main() -> int:
@@ -159,12 +169,14 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--address", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--parent", type=int, default=0, help="process id of the parent, with which it ends")
     options = parser.parse_args()
     try:
         proxy = server(options.directory, options.address, options.port)
     except OSError as error:
         print(f"{options.address}:{options.port}: {error}", file=sys.stderr)
         return 1
+    proxy.parent = options.parent
     proxy.serve_forever()
     return 0
 

@@ -14,7 +14,7 @@ config = json.load(sys.stdin)[0]["IPAM"]["Config"][0]
 print(config.get("Gateway") or ipaddress.ip_network(config["Subnet"])[1])' 2>/dev/null) || return 0
   [ -n "$address" ] || return 0
   setsid python3 "$KALLITHEA_ROOT/scripts/lib/package_cache.py" --directory "$KALLITHEA_USER_CACHE/apt" \
-    --address "$address" --port "$port" >/dev/null 2>&1 </dev/null 9>&- &
+    --address "$address" --port "$port" --parent $$ >/dev/null 2>&1 </dev/null 9>&- &
   KALLITHEA_PACKAGE_CACHE_PID=$!
   for _ in $(seq 1 50); do
     if ! kill -0 "$KALLITHEA_PACKAGE_CACHE_PID" 2>/dev/null; then

@@ -126,7 +126,7 @@ def test_a_sites_own_options_win(extra: list[str], there: str, gone: str) -> Non
         (None, {"nfs_export_options": ["ro", "sync"]}, "kallithea_storage_nfs_export_options has no rw, so that the hosts could only read; add it."),
         (None, {"nfs_export_options": ["rw", "ro"]}, "kallithea_storage_nfs_export_options has rw and ro, of which one alone can hold"),
         (None, {"nfs_export_options": ["rw", "sync", "sync"]}, "has sync and sync, of which one alone can hold; leave one of them in it."),
-        (None, {"nfs_export_options": ["rw", "root_squash", "no_root_squash"]}, "has root_squash and no_root_squash, of which one alone can hold"),
+        (None, {"nfs_export_options": ["rw", "acl", "no_acl"]}, "has acl and no_acl, of which one alone can hold"),
         (None, {"nfs_export_options": ["rw", "blafasel"]}, "has blafasel, which exports(5) does not know; take it out."),
         (None, {"nfs_export_options": ["rw", "anonuid=me"]}, "has anonuid=me, whose value has to be a whole number."),
         (None, {"nfs_export_options": ["rw", "subtree_check"]}, "has subtree_check, but a file that is renamed while it is open would be lost"),
@@ -189,6 +189,12 @@ def test_what_else_is_unsafe() -> None:
     (problem,) = server_problems(nfs_export_options=["rw", "async"])
     assert "kallithea_storage_nfs_export_options has async, but a push that was acknowledged is lost" in problem
     assert server_problems(accepted=("async",), nfs_export_options=["rw", "async"]) == []
+    for option in ("no_root_squash", "anonuid=0", "insecure"):
+        (problem,) = server_problems(nfs_export_options=["rw", option])
+        assert f"has {option}, but " in problem
+        assert "add root to kallithea_storage_accept_unsafe_mount" in problem
+        assert server_problems(accepted=("root",), nfs_export_options=["rw", option]) == []
+    assert server_problems(nfs_export_options=["rw", "anonuid=2200"]) == []
     for version in ("3", "4.0"):
         (problem,) = server_problems(nfs_versions=[version, "4.2"])
         assert f"kallithea_storage_nfs_versions has NFS {version}, but " in problem

@@ -5,8 +5,11 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import pathlib
+import socket
+import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,3 +107,19 @@ def test_other_paths_are_refused(ports: tuple[int, int]) -> None:
 def test_other_schemes_are_refused() -> None:
     assert package_cache.refusal("file:///pool/etc/passwd") is not None
     assert package_cache.refusal("/pool/x.deb") is not None
+
+
+def test_it_ends_with_its_parent(tmp_path: pathlib.Path) -> None:
+    """However the parent ended, killed too."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f"{sys.executable} {SOURCE} --directory {tmp_path} --address 127.0.0.1 --port {port} --parent $$ & echo $!; exec sleep 60"
+    with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        cache = int(parent.stdout.readline())
+        assert pathlib.Path(f"/proc/{cache}").exists()
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while pathlib.Path(f"/proc/{cache}").exists():
+        assert time.monotonic() < deadline, "the cache outlives its parent"
+        time.sleep(0.1)

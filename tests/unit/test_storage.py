@@ -144,7 +144,11 @@ def test_a_good_place_for_the_storage_hosts_tree(good: dict[str, Any]) -> None:
         (state(EMPTY), "is mounted from files:/k and has no marker .kallithea-cluster: unmount it, or restore the storage host's from a backup."),
         (state({**SHARE, "uid": 65534}, OURS), "belongs to the user 65534, not to the service user 2200"),
         (state({**SHARE, "options": ["noexec", "rw"]}, OURS), "is mounted with noexec, so git could run no hooks"),
-        (state({**SHARE, "readable": False, "uid": 0}), "can be read neither by root nor by the service user"),
+        (
+            state({**EMPTY, "readable": False}, NONE, OURS),
+            "is refused to it by its server (files:/k): see that the storage host runs and lets the host reach it, then run the playbook",
+        ),
+        (state({**EMPTY, "readable": False, "answers": False}, NONE, OURS), "gets no answer from its server (files:/k): see that"),
     ],
 )
 def test_a_bad_place_for_the_storage_hosts_tree(bad: dict[str, Any], says: str) -> None:
@@ -152,7 +156,14 @@ def test_a_bad_place_for_the_storage_hosts_tree(bad: dict[str, Any], says: str) 
     assert says in problem
 
 
-@pytest.mark.parametrize("kind", ["local", "existing", "nfs"])
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_the_storage_host_does_not_serve_is_mended_where_it_takes_part(answers: bool) -> None:
+    refused = state({**EMPTY, "readable": False, "answers": answers}, NONE, OURS)
+    assert storage.storage_host_problems("app1", refused, "nfs", "ours", UID, "store1") == []
+    assert storage.storage_host_problems("app1", refused, "existing", "ours", UID, "store1")
+
+
+@pytest.mark.parametrize("kind", ["local", "existing"])
 def test_a_storage_that_hangs(kind: str) -> None:
     (problem,) = storage.storage_host_problems("app1", state({**EMPTY, "answers": False, "readable": False}, NONE, OURS), kind, "ours", UID)
     assert problem == (

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from machines import Machine
+import playbook_runs
+from balancer import Balancer
+from faults import RETURN_SECONDS
+from machines import Machine, wait_until
 from settings import Settings
 
 
@@ -45,3 +49,26 @@ def test_hosts_mount_as_wanted(machines: dict[str, Machine], settings: Settings)
         assert wanted <= set(options), (host, options)
         ahead = machines[host].run(f"cat /sys/class/bdi/$(mountpoint --fs-devno {settings.storage})/read_ahead_kb").strip()
         assert ahead == "1024", (host, ahead)
+
+
+def test_export_options_that_the_server_does_not_take_cost_nothing(machines: dict[str, Machine], tmp_path: Path) -> None:
+    """One that looks well, so that only the server itself knows: what it exported before, it exports still."""
+    store = machines["store1"]
+    look = "cat /etc/exports.d/*.exports; sort /var/lib/nfs/etab"
+    before = store.run(look)
+    options = ["rw", "sync", "no_subtree_check", "root_squash", "sec=krb5x"]
+    run = playbook_runs.run("storage", "--limit", store.name, variables={"kallithea_storage_nfs_export_options": options}, folder=tmp_path)
+    said = r"The NFS server of host store1 does not take the export options [^(]*sec=krb5x[^(]* \([^)]*krb5x[^)]*\)"
+    run.check_sentence(said + ": mend kallithea_storage_nfs_export_options;")
+    assert store.run(look) == before
+
+
+def test_exports_that_are_gone_come_back_by_a_run(machines: dict[str, Machine], balancer: Balancer, settings: Settings) -> None:
+    """Although no host can read the storage when the run begins."""
+    store = machines["store1"]
+    store.run("exportfs -ua")
+    wait_until("no node serves", lambda: not any(status.startswith("UP") for status in balancer.statuses().values()), 30.0)
+    playbook_runs.run("storage", seconds=300).check_success(store.name)
+    wait_until("every server up", balancer.all_up, RETURN_SECONDS)
+    clients = [line.split("(")[0].split()[1] for line in store.run("cat /var/lib/nfs/etab").splitlines()]
+    assert sorted(clients) == sorted(settings.addresses[host] for host in settings.groups["app"])
