@@ -33,6 +33,7 @@ DIED = "error: RPC failed; curl 52 Empty reply from server\nsend-pack: unexpecte
         (1, REF_LOCKED, REFUSED),
         (1, "remote: error: cannot lock ref 'refs/heads/master': is at 1f but expected 2e", REFUSED),
         (1, NO_SPACE, FAILED),
+        (1, "remote: Please try again in a minute.\nerror: remote unpack failed: Please try again in a minute.", FAILED),
         (128, DIED, UNKNOWN),
         (128, "fatal: unable to access 'https://kallithea.example/one/': The requested URL returned error: 503", FAILED),
         (128, "fatal: unable to access 'https://kallithea.example/one/': Failed to connect to kallithea.example port 443", FAILED),

@@ -22,12 +22,12 @@ from settings import ROOT, Settings
 PREFIX = "test-drill"
 SETTINGS = f"export PYTHONPATH={HOME}/drill-tool KALLITHEA_ADMIN_PASSWORD_FILE={HOME}/password KALLITHEA_CA_FILE={HOME}/ca.crt; "
 LOOK_SECONDS = 60.0
-# Again and again for all of the drill's repositories; each line with the time at which it came.
+# Again and again for all of the drill's repositories; each line with the time at which it came. NFS shows root nothing.
 MAINTENANCE = """
-cd {storage}/repositories && while sleep 0.1; do
+runuser -u kallithea -- bash -c 'cd {storage}/repositories && while sleep 0.1; do
   set -- {prefix}-*
-  [ ! -d "$1" ] || runuser -u kallithea -- /usr/local/lib/kallithea/kallithea-maintenance --storage {storage} "$@"
-done 2>&1 | while read -r line; do echo "$(date +%s) $line"; done >{lines}
+  [ ! -d "$1" ] || /usr/local/lib/kallithea/kallithea-maintenance --storage {storage} "$@"
+done' 2>&1 | while read -r line; do echo "$(date +%s) $line"; done >{lines}
 """
 MAINTENANCE_LINES = "/run/drill-maintenance"
 # Through the balancer, straight to two nodes (around the balancer's hash), by the address that stays when a repository is

@@ -27,7 +27,7 @@ ORDINARY = re.compile(
 # An answer that says no, or nobody who could have been sent anything: the push is not there.
 SURE = re.compile(
     r"unable to access|(?:error:|HTTP|HTTP Error) (?:503|4\d\d)|[Aa]uthentication failed|authorization failed|\[remote rejected\]|remote error:"
-    r"|Failed to connect|Could not resolve|Connection refused|No route to host|not appear to be a git|repository .* not found"
+    r"|remote unpack failed|Failed to connect|Could not resolve|Connection refused|No route to host|not appear to be a git|repository .* not found"
 )
 
 
