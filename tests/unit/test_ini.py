@@ -128,6 +128,7 @@ def test_rendered_ini(sessions: str) -> None:
         kallithea_app_sessions=sessions,
         __kallithea_app_broker_url="amqp://u:p@h:5672/%2F",
         __kallithea_app_current="/opt/kallithea/current",
+        __kallithea_app_ini_limits={"cut_off_limit": 256000, "show_sha_length": 12},
         __kallithea_app_lib="/usr/local/lib/kallithea",
         __kallithea_app_database_url="postgresql://u:p@/k?host=h",
     )
@@ -140,6 +141,8 @@ def test_rendered_ini(sessions: str) -> None:
     if sessions == "files":
         assert json.loads(parser.get("app:main", "celery.broker_use_ssl"))["ca_certs"] == "/etc/kallithea/100%.crt"
     assert parser.get("app:main", "instance_id") == "50%"
+    # A site's own value takes the place of ours.
+    assert (parser.get("app:main", "cut_off_limit"), parser.get("app:main", "show_sha_length")) == ("256000", "10")
     assert parser.get("app:main", "kallithea_cluster_id") == "c" * 32
     assert parser.get("app:main", "session.secure") == "true"
     assert parser.get("app:main", "session.type") == ("ext:database" if sessions == "database" else "file")
