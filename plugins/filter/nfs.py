@@ -92,6 +92,11 @@ def _name(option: str) -> str:
     return option.split("=", 1)[0]
 
 
+def _has_own_variable(option: str) -> bool:
+    """Tell whether an option of the mount is chosen by a variable of its own; mount takes v3 and v4.2 for versions too."""
+    return _name(option) in OWN_VARIABLE or re.fullmatch(r"v[0-9.]+", option) is not None
+
+
 def nfs_mount_options(settings: Mapping[str, Any]) -> list[str]:
     """Return the options of the mount; a site's own ones take the place of those that they contradict."""
     chosen = [
@@ -157,9 +162,8 @@ def _option_problems(
         problem
         for option in dict.fromkeys(options)
         # What has a sentence already, or a variable of its own, is known.
-        if PLAIN.fullmatch(option) and option not in wrong and not option.startswith("x-systemd.") and _name(option) not in OWN_VARIABLE
+        if PLAIN.fullmatch(option) and option not in wrong and not option.startswith("x-systemd.") and not _has_own_variable(option)
         for problem in _unknown(option, variable, known, manual)
-        if not re.fullmatch(r"v[0-9.]+", option)
     ]
     subjects: dict[str, list[str]] = {}
     for option in options:
@@ -248,8 +252,7 @@ def nfs_client_problems(settings: Mapping[str, Any], accepted: Sequence[str]) ->
     problems += [
         f"kallithea_storage_mount_extra_options has {option}, which has a variable of its own (kallithea_storage_mount_...); set that one."
         for option in extra
-        # mount takes v3 and v4.2 too.
-        if _name(option) in OWN_VARIABLE or re.fullmatch(r"v[0-9.]+", option)
+        if _has_own_variable(option)
     ]
     return problems + _option_problems(extra, "kallithea_storage_mount_extra_options", WRONG_MOUNT, MOUNT_OPTIONS, "nfs(5)", accepted)
 
