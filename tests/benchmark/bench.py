@@ -24,15 +24,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from client import BenchFailed, Browser, Git
-from figures import Figure, fast_import, nearest, parse_sizes, parse_wrk, ratio, table
+from figures import Figure, difference, fast_import, nearest, parse_lock, parse_sizes, parse_wrk, ratio, table
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-PARTS = ("pages", "static", "git")
+PARTS = ("pages", "static", "git", "lock")
 STATIC_FOLDERS = ("images/", "css/", "js/", "codemirror/", "fontello/")
 # The roles' defaults, which the demo has; a port that does not answer is said before anything is measured.
 STATIC_PORT, SCM_PORT, WRITE_PORT = 8080, 8082, 8083
-REPOSITORIES = "/srv/kallithea/repositories"
+STORAGE = "/srv/kallithea"
+REPOSITORIES = f"{STORAGE}/repositories"
 CONFIGURATION = ("/etc/kallithea/apache.conf", "/etc/haproxy/haproxy.cfg")
 PROCESSES = (1, 4)
 CLIENTS = (1, 4, 8)
@@ -90,10 +91,10 @@ class Cluster:
         if status:
             raise BenchFailed(f"the cluster could not be changed ({what}): see {self.log}.")
 
-    def run(self, group: str, *command: str) -> str:
-        """Run a command on the group's first host and return what it printed."""
+    def run(self, group: str, *command: str, module: str = "command") -> str:
+        """Run a command, or with the module script a file of ours, on the group's first host and return what it printed."""
         done = subprocess.run(
-            ["ansible", "-i", self.inventory, f"{group}[0]", "-b", "-m", "ansible.builtin.command", "-a", " ".join(command)],
+            ["ansible", "-i", self.inventory, f"{group}[0]", "-b", "-m", f"ansible.builtin.{module}", "-a", " ".join(command)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -313,8 +314,20 @@ class Bench:
         shutil.rmtree(self.folder / "copy")
         return seconds
 
+    def lock(self) -> None:
+        """What the repository's lock costs a write, on the first application host itself."""
+        say("git update-ref with and without the repository's lock")
+        script = (str(HERE / "lock.py"), STORAGE, f"{self.word}-lock", str(self.rounds), "executable=/usr/bin/python3")
+        plain, locked = parse_lock(self.cluster.run("kallithea_app", *script, module="script"))
+        without, having = Figure("git update-ref", "ms", plain), Figure("git update-ref, with the repository's lock", "ms", locked)
+        self.figures += [without, having, difference("the repository's lock", having, without)]
+
     def measure(self, parts: list[str]) -> None:
         """Run the parts; the cluster changes its shape as seldom as possible."""
+        if "lock" in parts:
+            self.lock()
+        if parts == ["lock"]:
+            return
         self.start()
         if "static" in parts:
             self.static(https=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -68,6 +69,14 @@ def ratio(name: str, upper: Figure, lower: Figure, goal: float | None = None) ->
     return figure
 
 
+def difference(name: str, upper: Figure, lower: Figure) -> Figure:
+    """Return by how much the medians of two figures differ."""
+    figure = Figure(name, upper.unit, errors=upper.errors + lower.errors)
+    if upper.value is not None and lower.value is not None:
+        figure.runs.append(upper.value - lower.value)
+    return figure
+
+
 def number(value: float | None) -> str:
     """Return a number with three digits that count."""
     if value is None:
@@ -104,6 +113,15 @@ def parse_wrk(output: str) -> tuple[dict[str, float], int]:
         raise ValueError(f"wrk reported nothing: {output.strip()[-300:]}")
     report: dict[str, float] = json.loads(lines[-1].removeprefix(MARK))
     return report, int(sum(count for key, count in report.items() if key.startswith("errors_")))
+
+
+def parse_lock(output: str) -> tuple[list[float], list[float]]:
+    """Return from what Ansible printed of lock.py the medians without and with the lock, in milliseconds."""
+    found = re.search(MARK + r"(\{.*?\})", output.replace('\\"', '"'))
+    if not found:
+        raise ValueError(f"lock.py said no figures: {output.strip()[-300:]}")
+    times = json.loads(found[1])
+    return times["plain"], times["locked"]
 
 
 def parse_sizes(output: str, folders: tuple[str, ...]) -> dict[str, int]:

@@ -89,3 +89,14 @@ def test_the_repository_is_the_same_each_time_and_git_takes_it(tmp_path: pathlib
     log = subprocess.run([*git, "log", "--format=%s", "master"], check=True, capture_output=True, text=True).stdout.splitlines()
     assert log == ["Change 3 of 3", "Change 2 of 3", "Change 1 of 3"]
     subprocess.run([*git, "fsck", "--strict"], check=True)
+
+
+def test_what_ansible_printed_of_the_lock() -> None:
+    said = r'app1 | CHANGED => {"changed": true, "stdout": "BENCH {\\"plain\\": [2.0, 3.0], \\"locked\\": [4.5, 5.5]}\\n"}'
+    assert figures.parse_lock(said.replace("\\\\", "\\")) == ([2.0, 3.0], [4.5, 5.5])
+    assert figures.parse_lock('BENCH {"plain": [1.0], "locked": [2.0]}') == ([1.0], [2.0])
+    with pytest.raises(ValueError, match="said no figures: nothing"):
+        figures.parse_lock("nothing")
+    cost = figures.difference("lock", figures.Figure("a", "ms", [5.0]), figures.Figure("b", "ms", [2.5]))
+    assert (cost.value, cost.unit) == (2.5, "ms")
+    assert figures.difference("lock", figures.Figure("a", "ms", [5.0], errors=1), figures.Figure("b", "ms", [2.5])).value is None

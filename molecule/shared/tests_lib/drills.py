@@ -16,6 +16,7 @@ from typing import Any
 from drill import journal, proof, report
 from drill.places import Storage
 from machines import Machine, wait_until
+from repositories import remove_moved_aside
 from scm import HOME, Client
 from settings import ROOT, Settings
 
@@ -162,7 +163,7 @@ class Drills:
             )
             # Whoever waits for the next drill must not take this one's for it.
             self.client.machine.try_run(f"rm -f {log} {log}.report")
-            self.storage.run(f"find {self.settings.repositories} -maxdepth 1 -name 'rm__*__{PREFIX}-*' -exec rm -rf {{}} +")
+            remove_moved_aside(self.storage, self.settings, PREFIX)
         return {**said, **{key: said[key] + stored[key] for key in ("places", "lost", "damage")}}
 
     def mark(self, text: str) -> None:
