@@ -11,7 +11,7 @@ from typing import Any
 import faults
 import pytest
 from balancer import Balancer
-from drills import ON_MACHINES, Drills, size
+from drills import IS_LONG, ON_MACHINES, Drills, size
 from faults import Users
 from machines import Machine, quote, wait_until
 from repositories import Make
@@ -144,11 +144,30 @@ HOLD_HG = "import sys, time; from mercurial import hg, ui; lock = hg.repository(
 HOLD_GIT = "(printf 'start\\nupdate refs/heads/master {new} {old}\\nprepare\\n'; sleep 600) | git -C {path} update-ref --stdin"
 
 
-def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, site: Site, client: Client, balancer: Balancer, make_repository: Make) -> None:
-    """Drill 6: the locks of a host that lost its power stay; others go on in all other repositories, and in that one read who holds it."""
+@contextmanager
+def vanished(host: Machine, how: str, others: list[str]) -> Iterator[None]:
+    """Let a host lose its power or its network; writers that come back with the network are ended, since they hold their locks still."""
+    if how == "power cut":
+        host.power_off()
+        try:
+            yield
+        finally:
+            host.power_on()
+        return
+    with host.cut_off(others):
+        yield
+    host.stop("hold-git", "hold-hg")
+
+
+@pytest.mark.parametrize("how", ["network cut", *(["power cut"] if IS_LONG else [])])
+def test_writer_that_vanishes(
+    how: str, machines: dict[str, Machine], settings: Settings, site: Site, client: Client, balancer: Balancer, make_repository: Make
+) -> None:
+    """Drill 6: the locks of a host that is gone stay; others go on in all other repositories, and in that one read who holds it."""
     users = Users(site, client, settings, make_repository)
     users.push("before-vanishing")
-    git, hg = make_repository("git", "locked-git"), make_repository("hg", "locked-hg")
+    client.run("rm -rf locked-git locked-hg locked-git-in locked-hg-in")
+    git, hg = (make_repository(kind, f"locked-{kind}-{how.split()[0]}") for kind in ("git", "hg"))
     client.commit("git", "locked-git", "first")
     client.push("git", "locked-git", client.url(git))
     client.commit("hg", "locked-hg", "first")
@@ -165,10 +184,9 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
     host_name, holder = host.run("uname -n").strip(), host.run(f"{as_user} readlink {locks[1]}").strip().rpartition(":")[2]
     client.commit("git", "locked-git", "second")
     client.commit("hg", "locked-hg", "second")
-    host.power_off()
-    try:
+    with vanished(host, how, [address for name, address in settings.addresses.items() if name != host.name]):
         time.sleep(faults.LEAVE_SECONDS)
-        users.go_on("while-vanished", 4)
+        users.go_on(f"while-vanished-{how.split()[0]}", 4)
         said = client.run(f"git -C locked-git push {client.url(git)} master 2>&1 && exit 1 || true")
         assert "cannot lock ref" in said or "failed to update ref" in said, said
         begin = time.monotonic()
@@ -179,10 +197,8 @@ def test_writer_that_vanishes(machines: dict[str, Machine], settings: Settings, 
         assert site.get(f"/{git}").status == 200 and site.get(f"/{hg}").status == 200
         assert client.clone("git", client.url(git), "locked-git-in").strip() == "first"
         assert client.clone("hg", client.url(hg), "locked-hg-in").strip() == "first"
-    finally:
-        host.power_on()
     wait_until("every server up", balancer.all_up, faults.RETURN_SECONDS)
     # Until the verb that does it comes: by hand, once nobody writes there any more. Whoever writes to the branch that HEAD names locks HEAD too.
-    host.run(f"{as_user} rm {' '.join(locks)} {path}/HEAD.lock")
+    host.run(f"{as_user} rm -f {' '.join(locks)} {path}/HEAD.lock")
     for kind, name in (("git", git), ("hg", hg)):
         client.push(kind, f"locked-{kind}", client.url(name))
