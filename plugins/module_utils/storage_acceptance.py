@@ -32,6 +32,8 @@ FOLDER = ".kallithea-acceptance"
 PROBES = ("new", "renamed", "removed", "rewritten", "replaced", "made", "race", "times")
 OLD, NEW = "old\n", "new\n"
 RELEASE_SECONDS = 3.0
+# More than another run takes from here to its end.
+OTHER_RUN_SECONDS = 30.0
 
 
 def become(uid: int, gid: int) -> None:
@@ -43,7 +45,8 @@ def become(uid: int, gid: int) -> None:
 
 
 def begin(folder: str) -> dict[str, Any]:
-    """Make what the hosts will look at; what a killed run left goes first. The first host does it alone."""
+    """Make what the hosts will look at; another run comes to its end before, and what a killed one left goes. The first host does it alone."""
+    wait_for_another(folder)
     with contextlib.suppress(OSError):
         end_holder(text_of(os.path.join(folder, "run")), 0)
     clean(folder)
@@ -55,6 +58,15 @@ def begin(folder: str) -> dict[str, Any]:
     run = secrets.token_hex(8)
     write(os.path.join(folder, "run"), run)
     return {"run": run}
+
+
+def wait_for_another(folder: str) -> None:
+    """Wait until a run that tries the storage at this moment has ended; it removes the folder, and what a killed run left stays as it is."""
+    end = time.monotonic() + OTHER_RUN_SECONDS
+    with contextlib.suppress(FileNotFoundError):
+        run = text_of(os.path.join(folder, "run"))
+        while is_run(folder, run) and time.monotonic() < end:
+            time.sleep(0.5)
 
 
 def clean(folder: str, seconds: float = 2.0) -> None:

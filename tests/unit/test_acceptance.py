@@ -94,7 +94,24 @@ def test_nothing_is_left_behind(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path: pathlib.Path) -> None:
+def test_a_run_waits_for_another_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else both would take the storage for one that shows wrong files."""
+    folder = str(tmp_path / steps.FOLDER)
+    run = steps.begin(folder)["run"]
+    waited: list[float] = []
+
+    def ends_meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            steps.end(folder, run, 0)
+
+    monkeypatch.setattr(steps.time, "sleep", ends_meanwhile)
+    assert steps.begin(folder)["run"] != run
+    assert waited[:3] == [0.5] * 3
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "OTHER_RUN_SECONDS", 0.1)
     folder = str(tmp_path / steps.FOLDER)
     run = steps.begin(folder)["run"]
     # Its holder still has the lock.
