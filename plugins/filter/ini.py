@@ -34,7 +34,7 @@ OWNED = {
     "debug": "nothing: it would let every visitor run code",
     "ignore_alembic_revision": "nothing: it would run Kallithea on another version's tables",
     "auto_reload_templates": "nothing: templates change with the release only",
-    "templating.mako.compiled_templates_dir": "nothing: every release has its own folder",
+    "templating.mako.compiled_templates_dir": "nothing: they are in /run/kallithea-web",
     "use_celery": "kallithea_app_celery_processes",
     "celery.broker_url": "kallithea_app_broker_hosts",
     "celery.worker_concurrency": "kallithea_app_celery_processes",

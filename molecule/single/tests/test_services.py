@@ -64,6 +64,14 @@ def test_service_user_cannot_change_what_it_runs(node: Machine) -> None:
     assert found == ""
 
 
+def test_compiled_templates_are_in_memory(node: Machine, site: Site) -> None:
+    """One that a power cut has cut off would be an error 500 for ever."""
+    assert site.get("/_admin/login").status == 200
+    assert node.run("find /run/kallithea-web/templates -name '*.html.py'").split()
+    assert node.run("stat --file-system --format=%T /run/kallithea-web/templates").strip() == "tmpfs"
+    assert node.run("find / -xdev -name '*.html.py' -size -1c -not -path '/proc/*'") == ""
+
+
 def test_processes_run_as_their_users(node: Machine) -> None:
     """No worker runs as root."""
     users = {line.split()[0] for line in node.run("ps -e -o user:20=,args= | grep -E '[k]allithea-(ui|scm|write|ci)|[c]elery-run'").splitlines()}

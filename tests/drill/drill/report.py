@@ -150,7 +150,7 @@ def is_bad(report: dict[str, Any]) -> bool:
 
 
 def _time(value: float | None) -> str:
-    return "never" if value is None else f"{value:.1f} s"
+    return "never, until the drill ended" if value is None else f"{value:.1f} s"
 
 
 def as_text(report: dict[str, Any]) -> str:
