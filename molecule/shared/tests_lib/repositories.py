@@ -31,11 +31,6 @@ def maker(site: Site, storage: Machine, settings: Settings) -> Iterator[Make]:
             site.call("delete_repo", repoid=name)
         except ApiError as error:
             assert "does not exist" in str(error), error
-    remove_moved_aside(storage, settings, word)
-
-
-def remove_moved_aside(storage: Machine, settings: Settings, word: str) -> None:
-    """Remove what Kallithea keeps of deleted repositories whose names begin with the word."""
     storage.run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
 
 
@@ -46,4 +41,6 @@ def push_look_and_clone(client: Client, site: Site, kind: str, name: str) -> Non
     client.push(kind, f"{kind}-out", url)
     page = site.get(f"/{name}/changeset/{commit}")
     assert page.status == 200 and word in page.text
+    file = site.get(f"/{name}/files/tip/word")
+    assert file.status == 200 and word in file.text, f"the file's page was answered {file.status}"
     assert client.clone(kind, url, f"{kind}-in").strip() == word
