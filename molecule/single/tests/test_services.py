@@ -66,7 +66,7 @@ def test_service_user_cannot_change_what_it_runs(node: Machine) -> None:
 
 def test_compiled_templates_are_in_memory(node: Machine, site: Site) -> None:
     """One that a power cut has cut off would be an error 500 for ever."""
-    assert site.get("/_admin/login").status == 200
+    assert site.get("/_admin/my_account").status == 200
     assert node.run("find /run/kallithea-web/templates -name '*.html.py'").split()
     assert node.run("stat --file-system --format=%T /run/kallithea-web/templates").strip() == "tmpfs"
     assert node.run("find / -xdev -name '*.html.py' -size -1c -not -path '/proc/*'") == ""
