@@ -22,10 +22,6 @@ SERVED = "/srv/foreign"
 MOUNT_POINT = "/mnt/foreign"
 # It passes what is tried between the hosts, or the trial is what fails: by the table of mounts, by a lock, by what a client remembers.
 MOUNTS = {
-    "soft": (
-        "vers=4.2,soft",
-        [r"of host app[12] is mounted with soft, so that a server which is slow for a while becomes an error in the middle of a write; mount it with hard\."],
-    ),
     "version 3 without locks": (
         "vers=3,nolock,proto=tcp,mountproto=tcp",
         [
@@ -34,9 +30,12 @@ MOUNTS = {
             r"of host app2 granted a lock \(flock\) that app1 held at that moment: it is mounted with nolock or local_lock",
         ],
     ),
-    "remembers for long": (
-        "vers=4.2,actimeo=60,lookupcache=all",
-        [r"of host app2 does not show within 1 s .*(its client remembers what was missing|its client trusts what it knows for up to 60 s \(actimeo\))"],
+    "soft, and remembers for long": (
+        "vers=4.2,soft,actimeo=60,lookupcache=all",
+        [
+            r"of host app[12] is mounted with soft, so that a server which is slow for a while becomes an error in the middle of a write; mount it with hard\.",
+            r"of host app2 does not show within 1 s .*(its client remembers what was missing|its client trusts what it knows for up to 60 s \(actimeo\))",
+        ],
     ),
 }
 
