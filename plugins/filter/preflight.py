@@ -187,14 +187,14 @@ def pool_problems(node: Mapping[str, Any]) -> list[str]:
 
 
 def process_count(node: Mapping[str, Any]) -> int:
-    """Return how many application processes a node runs, Celery's parent and children included."""
+    """Return how many application processes a node runs, with Celery's parent and children and the one that git hooks are run by."""
     pools = sum(int(settings["processes"]) for settings in node["pools"].values())
-    return pools + int(node["celery"]) + 1
+    return pools + int(node["celery"]) + 1 + (not node.get("ci"))
 
 
 def proposed_pools(memory_mb: int, cores: float) -> dict[str, int]:
     """Propose process counts: two for each core, at least one for each pool, no more than the memory carries."""
-    carried = max(len(POOLS), (memory_mb - RESERVED_MB) // PROCESS_MB - 3)
+    carried = max(len(POOLS), (memory_mb - RESERVED_MB) // PROCESS_MB - 4)
     total = min(carried, max(10, int(cores * 4)))
     share = {"ui": 3, "scm": 3, "write": 2, "ci": 2}
     return {pool: max(1, total * share[pool] // 10) for pool in POOLS}

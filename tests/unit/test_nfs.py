@@ -386,7 +386,12 @@ def test_the_mount_and_what_tries_it_again() -> None:
     assert (timer["OnActiveSec"], timer["OnUnitInactiveSec"], timer["WantedBy"]) == ("1s", "5s", "timers.target")
 
 
-UNITS = {"kallithea-web.service.j2": {}, "kallithea-celery.service.j2": {}, "job.service.j2": {"__kallithea_app_timer": "index"}}
+UNITS = {
+    "kallithea-web.service.j2": {},
+    "kallithea-celery.service.j2": {},
+    "kallithea-hooks.service.j2": {},
+    "job.service.j2": {"__kallithea_app_timer": "index"},
+}
 NEEDS = {
     "local": [("RequiresMountsFor", "/srv/kallithea")],
     "existing": [("Wants", "srv-kallithea.mount"), ("After", "srv-kallithea.mount")],

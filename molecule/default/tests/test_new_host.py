@@ -27,7 +27,7 @@ cd / && exec timeout 15 setpriv --reuid=kallithea --regid=kallithea --init-group
 import kallithea_database
 print(kallithea_database.value(kallithea_database.connect(), 'SELECT count(*) FROM repositories'))"
 """
-UNITS = "kallithea-web kallithea-celery kallithea-health haproxy postgresql@* rabbitmq-server"
+UNITS = "kallithea-web kallithea-celery kallithea-health kallithea-hooks haproxy postgresql@* rabbitmq-server"
 # Neither a restart nor one by a crash leaves all of these as they were; a reload does.
 LIVES = f"systemctl show --property=Id,MainPID,NRestarts,ActiveEnterTimestampMonotonic {UNITS}"
 GIVE_UP = """

@@ -19,7 +19,7 @@ pytest_plugins = ["every_scenario"]
 SCENARIO = Path(__file__).resolve().parents[1]
 cluster_settings.use(SCENARIO / "inventory/hosts.yml")
 
-UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "haproxy")
+UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "kallithea-hooks", "haproxy")
 JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
 
 

@@ -6,7 +6,7 @@ from machines import BOOT_SECONDS, CommandFailed, Machine, wait_until
 from settings import Settings
 
 HEALTH = "http://127.0.0.1:8089/ready"
-UNITS = ("kallithea-web", "kallithea-celery")
+UNITS = ("kallithea-web", "kallithea-celery", "kallithea-hooks")
 # The timer mounts 5 s after the mount went away; then processes load.
 BACK_SECONDS = 90.0
 

@@ -21,7 +21,7 @@ UNITS = {
     "storage": ("nfs-server",),
     "database": ("postgresql@*",),
     "broker": ("rabbitmq-server",),
-    "app": ("kallithea-web", "kallithea-celery", "kallithea-health"),
+    "app": ("kallithea-web", "kallithea-celery", "kallithea-health", "kallithea-hooks"),
     "ci": ("kallithea-web", "kallithea-celery", "kallithea-health"),
     "loadbalancer": ("haproxy",),
 }

@@ -68,7 +68,7 @@ walk("/usr/local", 20)
 walk("/opt", 3)
 walk("/srv", 2)
 add("/var/lib/dpkg/status")
-units = ["kallithea-web", "kallithea-celery", "kallithea-health", "haproxy", "postgresql@*", "rabbitmq-server"]
+units = ["kallithea-web", "kallithea-celery", "kallithea-health", "kallithea-hooks", "haproxy", "postgresql@*", "rabbitmq-server"]
 show = ["systemctl", "show", "--property=Id,ActiveState,NRestarts,ActiveEnterTimestamp,StateChangeTimestamp", *units]
 for part in subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip().split("\n\n"):
     found[next(line for line in part.splitlines() if line.startswith("Id="))] = part

@@ -20,7 +20,7 @@ pytest_plugins = ["every_scenario"]
 
 cluster_settings.use(cluster_settings.ROOT / "inventories/single-host/hosts.yml", Path(__file__).resolve().parents[1] / "inventory/hosts.yml")
 
-UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "haproxy")
+UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "kallithea-hooks", "haproxy")
 JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
 
 

@@ -12,7 +12,7 @@ HEALTH = "http://127.0.0.1:8089"
 AS_STRANGER = "setpriv --reuid=www-data --regid=www-data --clear-groups"
 
 
-@pytest.mark.parametrize("unit", ["kallithea-web", "kallithea-celery", "kallithea-health", "haproxy", "postgresql", "rabbitmq-server"])
+@pytest.mark.parametrize("unit", ["kallithea-web", "kallithea-celery", "kallithea-health", "kallithea-hooks", "haproxy", "postgresql", "rabbitmq-server"])
 def test_unit_runs_and_starts_with_the_host(node: Machine, unit: str) -> None:
     """A reboot brings it back."""
     service = node.host.service(unit)
