@@ -29,7 +29,7 @@ STORE = "store1"
 # How machines are reached is the same for the scenarios.
 MACHINES = Path(__file__).resolve().parents[2] / "molecule/shared/inventory/group_vars/test_machines.yml"
 # A kernel without IP filters; their memory is files of this machine.
-MACHINE = {"test_kind": "machine", "test_memory": 2048, "kallithea_firewall": "external"}
+MACHINE = {"test_kind": "machine", "test_memory": 2176, "kallithea_firewall": "external"}
 # A release is built in a container in a third of the time.
 BUILDER = "kallithea_loadbalancer"
 
