@@ -31,6 +31,11 @@ def maker(site: Site, storage: Machine, settings: Settings) -> Iterator[Make]:
             site.call("delete_repo", repoid=name)
         except ApiError as error:
             assert "does not exist" in str(error), error
+    remove_moved_aside(storage, settings, word)
+
+
+def remove_moved_aside(storage: Machine, settings: Settings, word: str) -> None:
+    """Remove what Kallithea keeps of deleted repositories whose names begin with the word."""
     storage.run(f"find {settings.repositories} -maxdepth 1 -name 'rm__*__{word}-*' -exec rm -rf {{}} +")
 
 
