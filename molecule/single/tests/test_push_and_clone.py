@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from machines import Machine
+from machines import Machine, quote, wait_until
 from repositories import Make, push_look_and_clone
 from scm import Client
 from settings import Settings
@@ -17,6 +17,8 @@ from web import ApiError, Site
 HEADS = 2000
 HEAVY_PUSH_SECONDS = 60.0
 SLOW_GIT_SECONDS = 3
+# Holds Mercurial's lock for a while, as a push does.
+HOLD_HG = "import sys, time; from mercurial import hg, ui; held = hg.repository(ui.ui.load(), sys.argv[1].encode()).lock(); time.sleep(4); held.release()"
 
 
 @pytest.mark.parametrize("kind", ["git", "hg"])
@@ -49,6 +51,28 @@ def test_page_while_a_branch_moves(node: Machine, settings: Settings, client: Cl
         node.run(f"{git} update-ref refs/heads/master {commit}")
         answer = page.result()
     assert answer.status == 200 and "came-meanwhile" in answer.text, f"answered {answer.status}"
+
+
+def test_a_lock_that_a_killed_process_left_costs_no_push(node: Machine, settings: Settings, client: Client, make_repository: Make) -> None:
+    """Nobody reads the list of packs that Kallithea wrote after each push; where it could not, the push was there and its user read an error 500."""
+    name = make_repository("git", "left")
+    for text in ("first", "second"):
+        client.commit("git", "left", text)
+        client.push("git", "left", client.url(name))
+        node.run(f"cd / && runuser -u kallithea -- touch {settings.repositories}/{name}/objects/info/packs.lock")
+
+
+def test_an_edit_in_the_browser_waits_for_mercurials_lock(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
+    """As a push does; the word that it waits for goes nowhere."""
+    name = make_repository("hg", "held")
+    client.commit("hg", "held", "first")
+    client.push("hg", "held", client.url(name))
+    folder = f"{settings.repositories}/{name}"
+    node.start("hold-hg", f"cd / && exec runuser -u kallithea -- /opt/kallithea/current/bin/python3 -c {quote(HOLD_HG)} {folder}", 60)
+    wait_until("the lock held", lambda: node.try_run(f"test -L {folder}/.hg/store/lock").status == 0, 20)
+    site.post(f"/{name}/edit/default/word", {"content": "edited\n", "message": "edited-meanwhile"})
+    page = site.get(f"/{name}").text
+    assert "Successfully committed" in page and "edited-meanwhile" in page
 
 
 def test_bots_name_serves_the_same_repositories(client: Client, settings: Settings, make_repository: Make) -> None:
