@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from render import ROOT
@@ -65,6 +65,14 @@ ENDS = {
 }
 
 
+def wait_until(what: str, condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
 class Node:
     """A host with the release, the service's program and a repository with a hook."""
 
@@ -97,13 +105,12 @@ class Node:
 
     def wait(self) -> None:
         """Wait until it takes a connection."""
-        end = time.monotonic() + 10
-        while True:
+
+        def serves() -> bool:
             with socket.socket(socket.AF_UNIX) as connection:
-                if connection.connect_ex(str(self.socket)) == 0:
-                    return
-            assert time.monotonic() < end, "the service does not serve"
-            time.sleep(0.02)
+                return connection.connect_ex(str(self.socket)) == 0
+
+        wait_until("the service does not serve", serves)
 
     def hook(self, interpreter: pathlib.Path, text: str) -> list[str]:
         """Write the hook; return the command by which git runs it."""
@@ -216,18 +223,12 @@ def test_the_end_and_a_new_ini_wait_for_running_hooks(node: Node, reload: bool) 
     running.stdout.readline()
     node.service.send_signal(signal.SIGHUP if reload else signal.SIGTERM)
     if reload:
-        end = time.monotonic() + 10
-        while len(node.loads) < 2:
-            assert time.monotonic() < end, "it was not loaded anew"
-            time.sleep(0.02)
+        wait_until("it was not loaded anew", lambda: len(node.loads) >= 2)
         node.wait()
         assert node.service.poll() is None
         assert node.run(node.client, HOOK)[0].startswith("in the service")
     else:
-        end = time.monotonic() + 10
-        while node.socket.exists():
-            assert time.monotonic() < end, "it still serves"
-            time.sleep(0.02)
+        wait_until("it still serves", lambda: not node.socket.exists())
         # It has not ended yet.
         with pytest.raises(subprocess.TimeoutExpired):
             node.service.wait(0.3)
