@@ -3,6 +3,8 @@
 # the package lists that any installed system has), nothing else.
 
 KALLITHEA_IMAGE_PACKAGES=systemd,systemd-sysv,dbus,python3,python3-apt,ca-certificates,iproute2
+# Packages are unpacked in half the time where dpkg waits for no disk and leaves out what nobody reads here; it stays so in the hosts.
+KALLITHEA_IMAGE_DPKG=(force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr/share/locale/*' 'path-exclude=/usr/share/man/*')
 
 image_codename() {
   case $1 in
@@ -22,7 +24,7 @@ image_from_packages() {
   local codename=$1 tag=$2 tar
   need mmdebstrap mmdebstrap
   tar=$(mktemp --suffix=.tar)
-  if quietly mmdebstrap --variant=minbase --skip=cleanup/apt/lists --include="$KALLITHEA_IMAGE_PACKAGES" "$codename" "$tar" &&
+  if quietly mmdebstrap --variant=minbase --skip=cleanup/apt/lists --include="$KALLITHEA_IMAGE_PACKAGES" "${KALLITHEA_IMAGE_DPKG[@]/#/--dpkgopt=}" "$codename" "$tar" &&
     quietly docker import "$tar" "$tag"; then
     rm -f "$tar"
     return 0

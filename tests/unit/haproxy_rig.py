@@ -8,6 +8,7 @@ import csv
 import datetime
 import http.client
 import http.server
+import itertools
 import json
 import os
 import pathlib
@@ -32,16 +33,24 @@ CI_HOSTNAME = "ci.scm.example.org"
 POOLS = ("static", "ui", "scm", "write", "ci")
 
 
+# Below those that the kernel gives away by itself, and a row for each of pytest's workers: nobody takes a port between its choice and its use.
+_ROW = 10000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 20)
+_PORTS = itertools.cycle(range(_ROW, _ROW + 1000))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for entry in sockets:
-            entry.bind(("127.0.0.1", 0))
-        return [entry.getsockname()[1] for entry in sockets]
-    finally:
-        for entry in sockets:
-            entry.close()
+    return list(itertools.islice(filter(_is_free, _PORTS), count))
 
 
 def make_certificate(names: list[str], days: int = 30, authority: tuple[str, str] | None = None) -> tuple[str, str]:
