@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import hmac
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +23,12 @@ except ImportError:
     HAVE_CRYPTOGRAPHY = False
 
 POOLS = ("ui", "scm", "write", "ci")
+# The lists that say who is a bot, by their variables' names; kallithea-bots knows the same.
+LISTS = ("bot_networks", "bot_accounts", "bot_api_keys", "bot_user_agents", "person_accounts")
+# What Kallithea's own API keys look like.
+API_KEY = re.compile(r"[0-9A-Za-z]{40}")
+# What is returned has to fit into one of HAProxy's buffers.
+ROBOTS_BYTES = 8192
 TLS_KINDS = ("given", "private_ca", "off")
 BALANCES = ("leastconn", "roundrobin", "source")
 # Above this many seconds HAProxy's queue by priority is no longer exact.
@@ -75,6 +83,43 @@ def haproxy_quote(value: object) -> str:
     return "'" + str(value).replace("'", "'\\''") + "'"
 
 
+def api_key_hmac(api_key: str, key: str) -> str:
+    """Return what the balancer compares a request's API key with: HMAC-SHA-256 in capital hexadecimal digits, as HAProxy writes them."""
+    return hmac.new(key.encode(), api_key.encode(), hashlib.sha256).hexdigest().upper()
+
+
+def balancer_lists(settings: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Return the content of each list's file by its name; a line begins with a blank, since HAProxy takes one that begins with # for a comment."""
+    entries = {name: [str(entry) for entry in settings[name]] for name in LISTS}
+    entries["bot_api_keys"] = [api_key_hmac(entry, key) for entry in entries["bot_api_keys"]]
+    return {name: "".join(f" {entry}\n" for entry in dict.fromkeys(values)) for name, values in entries.items()}
+
+
+def balancer_list_reverts(by_command: str, lists: Mapping[str, str]) -> list[str]:
+    """Return what kallithea-bots had changed on a balancer and the inventory takes back, in its order.
+
+    by_command has a line "VERB LIST ENTRY" for each change; one that the inventory says too is none any more.
+    """
+    last: dict[tuple[str, str], str] = {}
+    for line in by_command.splitlines():
+        verb, name, entry = line.split(" ", 2)
+        last[name, entry] = verb
+    found = []
+    for (name, entry), verb in last.items():
+        if (entry in [line[1:] for line in lists[name].splitlines()]) != (verb == "add"):
+            found.append(f"{'added to' if verb == 'add' else 'removed from'} kallithea_loadbalancer_{name}: {entry}")
+    return found
+
+
+def agent_problem(said: str) -> str:
+    """Return from what HAProxy said of a configuration the sentence about the expression that it does not take; empty where there is none."""
+    refused = re.search(r"regex '(.*)' is invalid(?: \((?:error=)?([^)]*)\))?", said)
+    if not refused:
+        return ""
+    reason = f" ({refused[2].strip()})" if refused[2] else ""
+    return f"kallithea_loadbalancer_bot_user_agents holds '{refused[1]}', which HAProxy does not take{reason}: write it as PCRE has it."
+
+
 def _is_network(text: str) -> bool:
     # Python takes more than HAProxy does: masks with dots, interfaces after a %.
     if not re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]+)?", text):
@@ -118,13 +163,20 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"{prefix}proxy_protocol is on, but {prefix}trusted_proxies is empty: name the proxies that speak it.")
     if settings["balance"] not in BALANCES:
         problems.append(f"{prefix}balance is '{settings['balance']}': it must be one of {', '.join(BALANCES)}.")
-    for name in ("trusted_proxies", "bot_networks", "metrics_networks"):
+    for name in ("trusted_proxies", "bot_networks", "explain_networks", "metrics_networks"):
         for value in settings[name]:
             if not _is_network(str(value)):
                 problems.append(f"{prefix}{name} holds '{value}', which is neither an address nor a network like 192.0.2.0/24.")
-    for account in settings["bot_accounts"]:
-        if not re.fullmatch(r"[^\s:]+", str(account)) or not str(account).isprintable() or len(haproxy_quote(account)) > LONGEST_ENTRY:
-            problems.append(f"{prefix}bot_accounts holds '{account}', which cannot be an account's name.")
+    for name in ("bot_accounts", "person_accounts"):
+        for account in settings[name]:
+            if not re.fullmatch(r"[^\s:]+", str(account)) or not str(account).isprintable() or len(haproxy_quote(account)) > LONGEST_ENTRY:
+                problems.append(f"{prefix}{name} holds '{account}', which cannot be an account's name.")
+    for account in dict.fromkeys(str(entry) for entry in settings["bot_accounts"] if entry in settings["person_accounts"]):
+        problems.append(f"the account '{account}' is in {prefix}bot_accounts and in {prefix}person_accounts: take it out of one of them.")
+    # Never the key itself: it opens the account.
+    bad_keys = sum(not API_KEY.fullmatch(str(entry)) for entry in settings["bot_api_keys"])
+    if bad_keys:
+        problems.append(f"{prefix}bot_api_keys holds {bad_keys} of {len(settings['bot_api_keys'])} that are no API keys: give 40 letters and digits each.")
     for pattern in settings["bot_user_agents"]:
         try:
             re.compile(str(pattern))
@@ -138,6 +190,17 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
         seconds = settings["queue_seconds"].get(pool)
         if not isinstance(seconds, int) or not 1 <= seconds <= LONGEST_QUEUE:
             problems.append(f"{prefix}queue_seconds.{pool} is '{seconds}': it must be 1 to {LONGEST_QUEUE} seconds.")
+    for who in ("person", "bot"):
+        ceiling = settings["in_flight"].get(who)
+        if not isinstance(ceiling, int) or ceiling < 1:
+            problems.append(f"{prefix}in_flight.{who} is '{ceiling}': it must be a number of requests, at least 1.")
+        elif ceiling > int(settings["maxconn"]) // 2:
+            problems.append(
+                f"{prefix}in_flight.{who} is {ceiling}, but a pool holds no more than {prefix}maxconn ({settings['maxconn']}), and one client may not take "
+                f"more than half of it: give at most {int(settings['maxconn']) // 2}, or raise {prefix}maxconn."
+            )
+    if len(str(settings["robots"]).encode()) > ROBOTS_BYTES:
+        problems.append(f"{prefix}robots has {len(str(settings['robots']).encode())} bytes: give at most {ROBOTS_BYTES}.")
     for pool in POOLS:
         if settings["app_nodes"] and not any(pool in node.get("pools", {}) for node in settings["app_nodes"]):
             problems.append(f"no application node has the pool {pool}: add it to kallithea_app_pools of a host.")
@@ -289,6 +352,9 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "balancer_backends": balancer_backends,
+            "agent_problem": agent_problem,
+            "balancer_list_reverts": balancer_list_reverts,
+            "balancer_lists": balancer_lists,
             "balancer_problems": balancer_problems,
             "certificate_problems": certificate_problems,
             "haproxy_quote": haproxy_quote,

@@ -17,6 +17,7 @@ LENGTHS = {
     "database_health_password": 32,
     "broker_password": 32,
     "erlang_cookie": 32,
+    "balancer_key": 32,
     "session_secret": 48,
     "app_instance_uuid": 32,
     "admin_password": 24,

@@ -25,11 +25,12 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from render import render
+from render import ROOT, render, variable
 
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
 HOSTNAME = "scm.example.org"
 CI_HOSTNAME = "ci.scm.example.org"
+BALANCER_KEY = "thekeyofthebalancer0thekeyofthe"
 POOLS = ("static", "ui", "scm", "write", "ci")
 
 
@@ -92,6 +93,12 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         while length > 0:
             length -= len(self.rfile.read(min(length, 65536)) or b"x" * length)
+        if self.path.startswith("/refuse"):
+            self._send(401, b"no")
+            return
+        if self.path.startswith("/page"):
+            self._send(200, b"<p>a line of a page</p>\n" * 1000, "text/html")
+            return
         with server.lock:
             server.started += 1
             server.accounts.append(base64.b64decode((self.headers.get("Authorization") or "Basic ").split(" ", 1)[1]).decode().partition(":")[0])
@@ -104,8 +111,9 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             headers.setdefault(name.lower(), []).append(value)
         self._send(200, json.dumps({"pool": server.pool, "path": self.path, "headers": headers}).encode())
 
-    def _send(self, status: int, body: bytes) -> None:
+    def _send(self, status: int, body: bytes, kind: str = "text/plain") -> None:
         self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -154,6 +162,15 @@ class Answer:
         return ",".join(self.echo["headers"].get(header, []))
 
 
+class Head:
+    """The status and the headers of an answer."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        response.read()
+
+
 class Rig:
     """HAProxy, its backends, and requests to it."""
 
@@ -187,6 +204,7 @@ class Rig:
             "__kallithea_loadbalancer_state_dir": str(folder),
             "__kallithea_loadbalancer_socket": self.socket,
             "__kallithea_loadbalancer_look": {"files": []},
+            "kallithea_secrets": {"balancer_key": BALANCER_KEY},
             **values,
         }
         self.context = ssl.create_default_context()
@@ -205,10 +223,14 @@ class Rig:
             "site.pem": certificate + key,
             "haproxy.cfg": text,
             "kallithea.lua": render("loadbalancer", "kallithea.lua.j2", self.values),
+            "kallithea-metrics.lua": (ROOT / "roles/loadbalancer/files/kallithea-metrics.lua").read_text(encoding="utf-8"),
+            "robots.txt": variable("loadbalancer", "kallithea_loadbalancer_robots", self.values),
+            "hmac.key": base64.b64encode(BALANCER_KEY.encode()).decode(),
             "kallithea-hold.map": "",
             "kallithea-server-state": "1\n",
         }
-        for name, content in files.items():
+        lists = variable("loadbalancer", "__kallithea_loadbalancer_lists", self.values)
+        for name, content in (files | {f"{name}.lst": content for name, content in lists.items()}).items():
             (self.folder / name).write_text(content, encoding="utf-8")
         return self.folder / "haproxy.cfg"
 
@@ -266,6 +288,13 @@ class Rig:
         """Return a number of each server of a backend, and of the BACKEND itself, from HAProxy's statistics."""
         rows = csv.DictReader(self.ask("show stat").lstrip("# ").splitlines())
         return {row["svname"]: int(row[column] or 0) for row in rows if row["pxname"] == backend}
+
+    def request_raw(self, method: str, path: str, headers: dict[str, str]) -> Head:
+        """Send one request and return the head of its answer, whose body is as the headers say."""
+        connection = http.client.HTTPSConnection("127.0.0.1", self.https_port, timeout=15, context=self.context)
+        with contextlib.closing(connection):
+            connection.request(method, path, headers={"Host": HOSTNAME, **headers})
+            return Head(connection.getresponse())
 
     def request(
         self,

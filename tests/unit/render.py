@@ -57,16 +57,25 @@ class _Variables:
         return value
 
 
-def render(role: str, template: str, values: dict[str, Any]) -> str:
-    """Return the text of roles/<role>/templates/<template>."""
+def _variables(role: str, values: dict[str, Any]) -> _Variables:
     variables: dict[str, Any] = {"inventory_dir": "/nowhere"}
     for path in ("common/defaults", f"{role}/defaults", f"{role}/vars"):
         variables.update(_load(ROOT / "roles" / path / "main.yml"))
-    variables.update(values)
+    return _Variables(variables | values)
+
+
+def variable(role: str, name: str, values: dict[str, Any]) -> Any:
+    """Return what a role's variable is with these values."""
+    variables = _variables(role, values)
+    return variables.resolve(variables.values[name])
+
+
+def render(role: str, template: str, values: dict[str, Any]) -> str:
+    """Return the text of roles/<role>/templates/<template>."""
     folder = ROOT / "roles" / role / "templates"
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True, loader=jinja2.FileSystemLoader(folder))
     environment.filters.update(_filters())
     source = (folder / template).read_text(encoding="utf-8")
     # What is included sees the same variables.
     named = "".join((folder / name).read_text(encoding="utf-8") for name in jinja2.meta.find_referenced_templates(environment.parse(source)) if name)
-    return environment.from_string(source).render(_Variables(variables).named_in(source + named))
+    return environment.from_string(source).render(_variables(role, values).named_in(source + named))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import hmac
 import importlib.machinery
 import pathlib
+import subprocess
 import types
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.kallithea.cluster.plugins.filter.haproxy import (
+    LISTS,
+    agent_problem,
     balancer_backends,
+    balancer_list_reverts,
+    balancer_lists,
     balancer_problems,
     certificate_problems,
     haproxy_quote,
@@ -22,7 +28,8 @@ from ansible_collections.kallithea.cluster.plugins.filter.haproxy import (
 from ansible_collections.kallithea.cluster.plugins.module_utils.balancer import Balancer, Plan, parse_sessions, parse_state, plan
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from haproxy_rig import make_certificate
+from haproxy_rig import HAPROXY, make_certificate
+from render import render
 
 POOLS = {
     "ui": {"processes": 3, "port": 8081},
@@ -50,6 +57,12 @@ SETTINGS: dict[str, Any] = {
     "bot_user_agents": [],
     "metrics_networks": [],
     "queue_seconds": {"ui": 60, "scm": 300, "write": 300, "ci": 480},
+    "bot_api_keys": [],
+    "person_accounts": [],
+    "explain_networks": [],
+    "robots": "",
+    "in_flight": {"person": 500, "bot": 200},
+    "maxconn": 4000,
 }
 
 
@@ -109,6 +122,14 @@ def test_good_settings() -> None:
         ({"bot_user_agents": [""]}, "not empty"),
         ({"bot_user_agents": ["'" * 600]}, "at most 1900"),
         ({"bot_user_agents": ["(jenkins"]}, "no regular expression"),
+        ({"explain_networks": ["office"]}, "explain_networks holds 'office', which is neither"),
+        ({"person_accounts": ["a b"]}, "person_accounts holds 'a b', which cannot be"),
+        ({"bot_accounts": ["builder"], "person_accounts": ["jane", "builder"]}, "the account 'builder' is in kallithea_loadbalancer_bot_accounts and in"),
+        ({"bot_api_keys": ["x" * 40, "secretkey"]}, "bot_api_keys holds 1 of 2 that are no API keys"),
+        ({"in_flight": {"person": 500, "bot": 2001}}, "in_flight.bot is 2001, but a pool holds no more than kallithea_loadbalancer_maxconn (4000)"),
+        ({"in_flight": {"person": 0, "bot": 200}}, "in_flight.person is '0': it must be a number of requests"),
+        ({"in_flight": {"bot": 200}}, "in_flight.person is 'None'"),
+        ({"robots": "x" * 9000}, "robots has 9000 bytes: give at most 8192"),
         ({"queue_seconds": {"ui": 600, "scm": 1, "write": 1, "ci": 1}}, "queue_seconds.ui is '600'"),
         ({"queue_seconds": {"scm": 1, "write": 1, "ci": 1}}, "queue_seconds.ui is 'None'"),
         ({"app_nodes": [{"name": "n", "pools": {"ui": {}, "scm": {}, "ci": {}}}]}, "no application node has the pool write"),
@@ -117,6 +138,47 @@ def test_good_settings() -> None:
 def test_bad_settings_get_one_sentence(change: dict[str, Any], words: str) -> None:
     (problem,) = balancer_problems({**SETTINGS, **change})
     assert words in problem
+
+
+def test_a_bad_api_key_is_not_shown() -> None:
+    assert "secretkey" not in balancer_problems({**SETTINGS, "bot_api_keys": ["secretkey"]})[0]
+
+
+KEY = "k" * 32
+
+
+def test_lists_hold_each_entry_once_and_keys_as_hmacs_only() -> None:
+    settings = {**dict.fromkeys(LISTS, []), "bot_accounts": ["#odd", "builder", "builder"], "bot_api_keys": ["a" * 40]}
+    lists = balancer_lists(settings, KEY)
+    assert lists["bot_accounts"] == " #odd\n builder\n"
+    assert lists["bot_api_keys"] == " " + hmac.new(KEY.encode(), b"a" * 40, "sha256").hexdigest().upper() + "\n"
+    assert lists["bot_networks"] == ""
+
+
+def test_what_a_run_takes_back_of_what_a_command_did() -> None:
+    lists = balancer_lists({**dict.fromkeys(LISTS, []), "bot_accounts": ["builder", "nightly"]}, KEY)
+    by_command = (
+        "add bot_accounts builder\nadd bot_networks 192.0.2.0/24\nremove bot_accounts nightly\nadd bot_user_agents ^a b$\n"
+        "add bot_accounts gone\nremove bot_accounts gone\n"
+    )
+    assert balancer_list_reverts(by_command, lists) == [
+        "added to kallithea_loadbalancer_bot_networks: 192.0.2.0/24",
+        "removed from kallithea_loadbalancer_bot_accounts: nightly",
+        "added to kallithea_loadbalancer_bot_user_agents: ^a b$",
+    ]
+    assert balancer_list_reverts("", lists) == []
+
+
+def test_an_expression_that_haproxy_refuses_gets_one_sentence() -> None:
+    """Python takes it, and HAProxy itself is asked."""
+    agents = ["^good", r"\N{DIGIT ONE}"]
+    config = render("loadbalancer", "agents.cfg.j2", {"kallithea_loadbalancer_bot_user_agents": agents})
+    said = subprocess.run([HAPROXY, "-c", "-f", "/dev/stdin"], input=config, capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    assert agent_problem(said.stderr).startswith(f"kallithea_loadbalancer_bot_user_agents holds '{agents[1]}', which HAProxy does not take (")
+    good = render("loadbalancer", "agents.cfg.j2", {"kallithea_loadbalancer_bot_user_agents": agents[:1]})
+    assert subprocess.run([HAPROXY, "-c", "-f", "/dev/stdin"], input=good, capture_output=True, text=True, check=False).returncode == 0
+    assert agent_problem("something else") == ""
 
 
 def test_given_needs_two_files() -> None:
@@ -346,10 +408,12 @@ def script(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> types.Mod
         HOLD_MAP=tmp_path / "hold.map",
         SERVER_STATE=tmp_path / "state",
         STAMP=tmp_path / "stamp",
-        LOADED=(tmp_path / "haproxy.cfg", tmp_path / "site.pem"),
+        LOADED=(tmp_path / "haproxy.cfg",),
+        LOADED_FOLDER=tmp_path / "kallithea",
         SECONDS=0.3,
     )
     (tmp_path / "haproxy.cfg").write_text("first")
+    (tmp_path / "kallithea").mkdir()
     return module
 
 
@@ -363,9 +427,11 @@ def test_the_script_makes_the_state_where_no_haproxy_runs(script: Any) -> None:
 
 def test_the_script_knows_what_is_loaded(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert script.main(["loaded"]) == 1, "the package started HAProxy before our first configuration"
-    script.main(["starting"])
+    script.main(["mark"])
     assert script.main(["loaded"]) == 0
-    script.LOADED[1].write_text("certificate")
+    (script.LOADED_FOLDER / "by_command").write_text("add bot_accounts builder\n")
+    assert script.main(["loaded"]) == 0, "HAProxy does not read it"
+    (script.LOADED_FOLDER / "site.pem").write_text("certificate")
     assert script.main(["loaded"]) == 1
     fake = FakeMaster(script)
     monkeypatch.setattr(script, "ask", fake.ask)
@@ -377,7 +443,7 @@ def test_the_script_knows_what_is_loaded(script: Any, monkeypatch: pytest.Monkey
 
 
 def test_a_reload_after_which_the_old_worker_answers_has_failed(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    script.main(["starting"])
+    script.main(["mark"])
     script.LOADED[0].write_text("second")
     fake = FakeMaster(script, works=False)
     monkeypatch.setattr(script, "ask", fake.ask)

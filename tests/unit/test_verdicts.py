@@ -513,6 +513,10 @@ def test_no_entry_of_a_list_has_a_meaning_for_haproxy(tmp_path: pathlib.Path) ->
             "tls": "private_ca",
             "balance": "leastconn",
             "queue_seconds": dict.fromkeys(POOLS, 1),
+            **dict.fromkeys(("bot_api_keys", "person_accounts", "explain_networks"), []),
+            "robots": "",
+            "in_flight": {"person": 1, "bot": 1},
+            "maxconn": 4000,
         }
     )
     assert problems == []
