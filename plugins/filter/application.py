@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import network
+from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import bind_problem, network
 
 AGE = re.compile(r"[1-9][0-9]*[dh]")
 LEAST = {
@@ -35,7 +35,8 @@ def application_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"kallithea_app_purge_deleted_after is '{age}'; give days or hours such as 30d, or leave it empty to keep deleted repositories.")
     if not settings["trusted_proxies"]:
         problems.append("kallithea_app_trusted_proxies is empty, so no balancer could reach the pools; name the balancers' addresses.")
-    for variable in ("trusted_proxies", "direct_clients"):
+    problems += bind_problem("kallithea_app_metrics_bind", settings["metrics_bind"])
+    for variable in ("trusted_proxies", "direct_clients", "metrics_networks"):
         for entry in settings[variable]:
             if not network(str(entry)):
                 problems.append(f"kallithea_app_{variable} holds '{entry}', which is neither an address nor a network such as 192.0.2.0/24.")

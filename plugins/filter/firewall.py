@@ -36,13 +36,13 @@ def firewall_sources(sources: Iterable[Any]) -> dict[str, list[str]]:
     return {family: entries for family, entries in texts.items() if entries}
 
 
-def _metrics(variables: Mapping[str, Any]) -> tuple[str, Any, Sequence[Any]] | None:
-    """Return the rule of the balancer's metrics, or nothing where they are bound to loopback."""
-    host, _, port = str(variables.get("kallithea_loadbalancer_metrics_bind", "127.0.0.1:8405")).rpartition(":")
+def _metrics(variables: Mapping[str, Any], prefix: str, default: str) -> list[tuple[str, Any, Sequence[Any]]]:
+    """Return the rule of a role's metrics; none where they are bound to loopback."""
+    host, _, port = str(variables.get(f"{prefix}_metrics_bind", default)).rpartition(":")
     bound = source_network(host.strip("[]"))
     if host == "localhost" or (bound is not None and bound.is_loopback):
-        return None
-    return "metrics", port, variables.get("kallithea_loadbalancer_metrics_networks") or []
+        return []
+    return [("metrics", port, variables.get(f"{prefix}_metrics_networks") or [])]
 
 
 def firewall_rules(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -64,9 +64,9 @@ def firewall_rules(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
             wanted.append(("static files", variables.get("kallithea_app_static_port", 8080), fronts))
             wanted += [(f"pool {pool}", settings.get("port"), fronts) for pool, settings in node["pools"].items()]
             wanted.append(("health", variables.get("kallithea_app_health_port", 8089), fronts))
-    metrics = _metrics(variables) if "loadbalancer" in tiers else None
-    if metrics is not None:
-        wanted.append(metrics)
+            wanted += _metrics(variables, "kallithea_app", "127.0.0.1:8406")
+    if "loadbalancer" in tiers:
+        wanted += _metrics(variables, "kallithea_loadbalancer", "127.0.0.1:8405")
     rules: dict[int, dict[str, Any]] = {}
     for what, port, sources in wanted:
         number = port_number(port)

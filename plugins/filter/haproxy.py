@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import bind_problem
 
 try:
     from cryptography import x509
@@ -171,6 +172,7 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
         for account in settings[name]:
             if not re.fullmatch(r"[^\s:]+", str(account)) or not str(account).isprintable() or len(haproxy_quote(account)) > LONGEST_ENTRY:
                 problems.append(f"{prefix}{name} holds '{account}', which cannot be an account's name.")
+    problems += bind_problem(f"{prefix}metrics_bind", settings["metrics_bind"])
     for account in dict.fromkeys(str(entry) for entry in settings["bot_accounts"] if entry in settings["person_accounts"]):
         problems.append(f"the account '{account}' is in {prefix}bot_accounts and in {prefix}person_accounts: take it out of one of them.")
     # Never the key itself: it opens the account.

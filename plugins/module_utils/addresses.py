@@ -18,3 +18,11 @@ def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 def is_address(text: str) -> bool:
     """Tell whether a text is the address of a host."""
     return "/" not in text and network(text) is not None
+
+
+def bind_problem(variable: str, bind: object) -> list[str]:
+    """Return a sentence where a variable holds no address and port to listen on."""
+    host, _, port = str(bind).rpartition(":")
+    if port.isascii() and port.isdigit() and 0 < int(port) < 65536 and (host in ("*", "localhost") or (network(host.strip("[]")) and "/" not in host)):
+        return []
+    return [f"{variable} is '{bind}': give an address and a port, such as 127.0.0.1:8405 or *:8405."]

@@ -68,6 +68,12 @@ def test_metrics_elsewhere_are_for_their_networks(bind: str) -> None:
     assert ports("lb1", kallithea_loadbalancer_metrics_bind=bind) == {8405: []}
 
 
+def test_metrics_of_an_application_host_are_for_their_networks() -> None:
+    metrics = {"kallithea_app_metrics_bind": "192.0.2.31:8406", "kallithea_app_metrics_networks": ["10.0.0.0/8"]}
+    assert ports("ci1", **metrics)[8406] == ["10.0.0.0/8"]
+    assert 8406 not in ports("ci1") and 8406 not in ports("lb1", **metrics)
+
+
 def test_a_host_of_no_guarded_tier_has_no_rule() -> None:
     assert ports("keeper") == {}
     assert ports("keeper", kallithea_storage_kind="existing") == {}

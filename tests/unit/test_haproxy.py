@@ -56,6 +56,7 @@ SETTINGS: dict[str, Any] = {
     "bot_accounts": [],
     "bot_user_agents": [],
     "metrics_networks": [],
+    "metrics_bind": "127.0.0.1:8405",
     "queue_seconds": {"ui": 60, "scm": 300, "write": 300, "ci": 480},
     "bot_api_keys": [],
     "person_accounts": [],
@@ -122,6 +123,8 @@ def test_good_settings() -> None:
         ({"bot_user_agents": [""]}, "not empty"),
         ({"bot_user_agents": ["'" * 600]}, "at most 1900"),
         ({"bot_user_agents": ["(jenkins"]}, "no regular expression"),
+        ({"metrics_bind": "192.0.2.0/24:8405"}, "metrics_bind is '192.0.2.0/24:8405': give an address and a port"),
+        ({"metrics_bind": "127.0.0.1:99999"}, "give an address and a port"),
         ({"explain_networks": ["office"]}, "explain_networks holds 'office', which is neither"),
         ({"person_accounts": ["a b"]}, "person_accounts holds 'a b', which cannot be"),
         ({"bot_accounts": ["builder"], "person_accounts": ["jane", "builder"]}, "the account 'builder' is in kallithea_loadbalancer_bot_accounts and in"),
@@ -145,10 +148,11 @@ def test_a_bad_api_key_is_not_shown() -> None:
 
 
 KEY = "k" * 32
+EMPTY_LISTS: dict[str, list[str]] = {name: [] for name in LISTS}
 
 
 def test_lists_hold_each_entry_once_and_keys_as_hmacs_only() -> None:
-    settings = {**dict.fromkeys(LISTS, []), "bot_accounts": ["#odd", "builder", "builder"], "bot_api_keys": ["a" * 40]}
+    settings = {**EMPTY_LISTS, "bot_accounts": ["#odd", "builder", "builder"], "bot_api_keys": ["a" * 40]}
     lists = balancer_lists(settings, KEY)
     assert lists["bot_accounts"] == " #odd\n builder\n"
     assert lists["bot_api_keys"] == " " + hmac.new(KEY.encode(), b"a" * 40, "sha256").hexdigest().upper() + "\n"
@@ -156,7 +160,7 @@ def test_lists_hold_each_entry_once_and_keys_as_hmacs_only() -> None:
 
 
 def test_what_a_run_takes_back_of_what_a_command_did() -> None:
-    lists = balancer_lists({**dict.fromkeys(LISTS, []), "bot_accounts": ["builder", "nightly"]}, KEY)
+    lists = balancer_lists({**EMPTY_LISTS, "bot_accounts": ["builder", "nightly"]}, KEY)
     by_command = (
         "add bot_accounts builder\nadd bot_networks 192.0.2.0/24\nremove bot_accounts nightly\nadd bot_user_agents ^a b$\n"
         "add bot_accounts gone\nremove bot_accounts gone\n"

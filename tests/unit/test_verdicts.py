@@ -513,8 +513,11 @@ def test_no_entry_of_a_list_has_a_meaning_for_haproxy(tmp_path: pathlib.Path) ->
             "tls": "private_ca",
             "balance": "leastconn",
             "queue_seconds": dict.fromkeys(POOLS, 1),
-            **dict.fromkeys(("bot_api_keys", "person_accounts", "explain_networks"), []),
+            "bot_api_keys": [],
+            "person_accounts": [],
+            "explain_networks": [],
             "robots": "",
+            "metrics_bind": "127.0.0.1:8405",
             "in_flight": {"person": 1, "bot": 1},
             "maxconn": 4000,
         }

@@ -12,7 +12,7 @@ from settings import Settings
 from web import Site
 
 # A clone stays on for this long, and the pages are looked at; raise it for a longer look.
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 12.0
 PAGE_SECONDS = 5.0
 UNIT_SECONDS = 150.0
 

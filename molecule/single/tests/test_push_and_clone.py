@@ -112,6 +112,42 @@ def test_git_push_of_200_mb(client: Client, site: Site, heavy_repository: tuple[
     assert seconds < HEAVY_PUSH_SECONDS
 
 
+# Prints the sum of the peaks of memory of all programs on the way, in MB; "begin" forgets the peaks first.
+PEAKS = r"""
+import os, pathlib, subprocess, sys
+peaks = []
+for pid in subprocess.run(["pgrep", "haproxy|apache2|kallithea-scm"], capture_output=True, text=True, check=True).stdout.split():
+    folder = pathlib.Path("/proc", pid)
+    if sys.argv[1] == "begin":
+        (folder / "clear_refs").write_text("5")
+    fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    peaks.append(int(fields["VmHWM"].split()[0]))
+print(sum(peaks) // 1024)
+"""
+FIRST_MEGABYTE_SECONDS = 3.0
+STREAM_MEGABYTES = 60
+
+
+def test_a_clone_of_200_mb_is_a_stream(client: Client, node: Machine, heavy_repository: tuple[str, float]) -> None:
+    """Its first megabyte comes long before the pack is complete, and no program on the way holds what passes."""
+    name, _ = heavy_repository
+    wanted = client.run("git -C heavy rev-parse HEAD").strip()
+    client.machine.write("/root/client/want", f"0032want {wanted}\n00000009done\n")
+    ask = (
+        f"curl -sS --fail -K curl-right -X POST -H 'Content-Type: application/x-git-upload-pack-request' --data-binary @want {client.url(name)}/git-upload-pack"
+    )
+    before = int(node.run(f"python3 -c {quote(PEAKS)} begin"))
+    begin = time.monotonic()
+    client.run(f"{ask} 2>/dev/null | head -c 1000000 > first-megabyte")
+    first = time.monotonic() - begin
+    size = int(client.run(f"{ask} | wc -c", seconds=60))
+    grown = int(node.run(f"python3 -c {quote(PEAKS)} end")) - before
+    print(f"the first megabyte after {first:.1f} s, {grown} MB held for {size / 1e6:.0f} MB")
+    assert size > 200_000_000
+    assert first < FIRST_MEGABYTE_SECONDS
+    assert grown < STREAM_MEGABYTES
+
+
 def test_hg_repository_with_many_heads(client: Client, make_repository: Make) -> None:
     """Mercurial sends what it knows in headers; a repository with 2,000 heads is pushed, cloned and pulled all the same."""
     name = make_repository("hg", "heads")

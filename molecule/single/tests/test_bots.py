@@ -1,0 +1,69 @@
+"""Who is a bot, as an operator sees and changes it on the host; what a run of the playbook says of that; what failed log-ins leave."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import playbook_runs
+from balancer import Balancer
+from machines import Machine, wait_until
+from scm import Client
+from settings import Settings
+from web import Site
+
+AGENT = "our-nightly-job/1.0"
+RUN_SECONDS = 120.0
+
+
+def verdict(node: Machine, site: Site, agent: str) -> str:
+    """Return who the balancer took a program for, by its log."""
+    begin = time.time() - 1
+    site.get("/_admin/login", {"User-Agent": agent})
+    lines = wait_until("the line in the log", lambda: Balancer(node).log(begin), 10)
+    return f"{lines[-1]['who']} {lines[-1]['signal']} {lines[-1]['pool']}"
+
+
+def test_a_command_changes_the_lists_and_a_run_takes_it_back(node: Machine, settings: Settings, tmp_path: Path) -> None:
+    """At once and without a reload; the next run names what the inventory does not have."""
+    stranger = Site(settings)
+    worker = "pgrep --newest haproxy"
+    before = node.run(worker)
+    assert verdict(node, stranger, AGENT) == "person none ui"
+    said = node.run("kallithea-bots add agent '^our-nightly-job/'")
+    assert "kallithea_loadbalancer_bot_user_agents" in said
+    assert verdict(node, stranger, AGENT) == "bot agent ci"
+    assert node.run(worker) == before, "HAProxy was reloaded for it"
+    assert node.try_run("kallithea-haproxy loaded").status == 0, "the next run would reload for it"
+    checked = playbook_runs.run("loadbalancer", "--check", folder=tmp_path, seconds=RUN_SECONDS)
+    run = playbook_runs.run("loadbalancer", folder=tmp_path, seconds=RUN_SECONDS)
+    for ended in (checked, run):
+        ended.check_success(node.name)
+        assert f"On {node.name} kallithea-bots had added to kallithea_loadbalancer_bot_user_agents: ^our-nightly-job/." in ended.output, ended.end
+    assert verdict(node, stranger, AGENT) == "person none ui"
+    assert "our-nightly-job" not in node.run("kallithea-bots list")
+
+
+def test_an_expression_that_haproxy_refuses_changes_nothing(node: Machine, settings: Settings, tmp_path: Path) -> None:
+    """Python takes it, so that only HAProxy itself can say so."""
+    bad = {"kallithea_loadbalancer_bot_user_agents": [r"\N{DIGIT ONE}"]}
+    with playbook_runs.unchanged(node, settings):
+        run = playbook_runs.run("loadbalancer", variables=bad, folder=tmp_path, seconds=RUN_SECONDS)
+    run.check_sentence(r"kallithea_loadbalancer_bot_user_agents holds '\\N\{DIGIT ONE\}', which HAProxy does not take \(")
+
+
+def test_failed_log_ins_are_counted_for_form_and_git(node: Machine, settings: Settings, client: Client) -> None:
+    """Kallithea answers a wrong password of the form with the form and one of git's with 401; a right one of either costs nothing."""
+    stranger = Site(settings)
+    assert stranger.post("/_admin/login", {"username": "somebody", "password": "this-is-not-it"}).status == 200
+
+    def failures(account: str) -> list[int]:
+        table = Balancer(node).ask("show table st_login_pair")
+        return [int(line.split(" gpc0=")[1].split()[0]) for line in table.splitlines() if f"key={account}|" in line]
+
+    assert failures("somebody") == [1]
+    before = failures("admin")
+    Site(settings).login()
+    assert failures("admin") == before, "right passwords count as failures"
+    client.run("curl -sS -o /dev/null -K curl-wrong " + client.url("nothing/info/refs?service=git-upload-pack"))
+    assert sum(failures("admin")) == sum(before) + 1
