@@ -16,6 +16,8 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from storm import TOKEN, git_environment
+
 STEP_SECONDS = 60
 
 
@@ -53,7 +55,7 @@ class Browser:
     def login(self) -> None:
         """Log in as people do, and read the account's API key from its page."""
         form = {"username": self.user, "password": self.password}
-        token = re.search(r'name="_session_csrf_secret_token"[^>]*value="([^"]+)"|_session_csrf_secret_token = "([^"]+)"', self.page("/_admin/login"))
+        token = TOKEN.search(self.page("/_admin/login"))
         if token:
             form["_session_csrf_secret_token"] = token.group(1) or token.group(2)
         if 'name="password"' in self.page("/_admin/login", form):
@@ -97,21 +99,7 @@ class Git:
     def __init__(self, folder: pathlib.Path, user: str, password: str, ca_file: str) -> None:
         """Write the private files that git reads the credentials from."""
         self.folder = folder
-        askpass = folder / "askpass"
-        askpass.write_text('#!/bin/sh\ncase "$1" in Username*) cat "$BENCH_USER";; *) cat "$BENCH_PASSWORD";; esac\n')
-        askpass.chmod(0o700)
-        (folder / "user").write_text(user)
-        (folder / "password").write_text(password)
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "LC_ALL": "C.UTF-8",
-            "GIT_ASKPASS": str(askpass),
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_SSL_CAINFO": ca_file,
-            "BENCH_USER": str(folder / "user"),
-            "BENCH_PASSWORD": str(folder / "password"),
-        }
+        self.environment = git_environment(folder, user, password, ca_file)
 
     def run(self, *arguments: str) -> float:
         """Run git and return its seconds; one that hangs ends with all its helpers."""

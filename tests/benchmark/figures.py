@@ -6,24 +6,31 @@ import json
 import random
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 MARK = "BENCH "
 SEED = 20_240_229
 FIRST_COMMIT = 1_700_000_000
+# A generator that used more of its core measured itself.
+GENERATOR_LIMIT = 0.9
+PERCENTILES = (50, 95, 99)
 
 
 @dataclass
 class Figure:
-    """One line of the table. A figure with errors has no value: what failed fast would count as fast."""
+    """One line of the table. A figure with errors has no value: what failed fast would count as fast. Void runs count for nothing."""
 
     name: str
     unit: str
     runs: list[float] = field(default_factory=list)
     errors: int = 0
     goal: float | None = None
+    at_most: bool = False
+    void: int = 0
+    # The benchmark that it belongs to.
+    part: str = ""
 
     @property
     def value(self) -> float | None:
@@ -43,10 +50,16 @@ class Figure:
         if self.errors:
             return f"no result: {self.errors} errors"
         if self.value is None:
-            return "not measured"
-        if self.goal is None:
+            return f"no result: all {self.void} runs void" if self.void else "not measured"
+        return ", ".join(filter(None, (self.verdict, f"{self.void} runs void" if self.void else "")))
+
+    @property
+    def verdict(self) -> str:
+        """Return whether the goal is met, or by how much it is missed."""
+        if self.goal is None or self.value is None:
             return ""
-        return f"goal {self.goal:g}: {'met' if self.value >= self.goal else 'missed'}"
+        missed = self.value - self.goal if self.at_most else self.goal - self.value
+        return f"goal {'at most' if self.at_most else 'at least'} {self.goal:g}: {'met' if missed <= 0 else f'missed by {number(missed)}'}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the figure for the JSON file."""
@@ -57,8 +70,16 @@ class Figure:
             "runs": self.runs,
             "spread": self.spread,
             "errors": self.errors,
+            "void": self.void,
             "goal": self.goal,
+            "at_most": self.at_most,
+            "part": self.part,
         }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Figure:
+        """Return the figure that the JSON file holds."""
+        return cls(**{key: given[key] for key in ("name", "unit", "runs", "errors", "goal", "at_most", "void", "part")})
 
 
 def ratio(name: str, upper: Figure, lower: Figure, goal: float | None = None) -> Figure:
@@ -77,10 +98,113 @@ def difference(name: str, upper: Figure, lower: Figure) -> Figure:
     return figure
 
 
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which that share (in per cent) of the values lies, between two of them in proportion."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * share / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def is_void(*phases: Mapping[str, Any]) -> bool:
+    """Tell whether the generator was too busy in one of a run's phases."""
+    return any(phase["generator_share"] > GENERATOR_LIMIT for phase in phases)
+
+
+def milliseconds(phase: Mapping[str, Any], page: str = "") -> list[float]:
+    """Return how long each of a phase's pages took; without a name, of all pages."""
+    return [1000 * seconds for name, times in phase["pages"].items() if page in ("", name) for seconds in times]
+
+
+def page_figures(name: str, phases: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """Return the percentiles of people's pages in one phase's runs, of all pages, and the 95th of each."""
+    counted = [phase for phase in phases if not is_void(phase) and milliseconds(phase)]
+    void = sum(is_void(phase) for phase in phases)
+    figures = [Figure(f"{name}: all pages, p{share}", "ms", [percentile(milliseconds(phase), share) for phase in counted], void=void) for share in PERCENTILES]
+    pages = sorted({page for phase in phases for page in phase["pages"]})
+    for page in pages:
+        figures.append(Figure(f"{name}: {page}, p95", "ms", [percentile(found, 95) for phase in counted if (found := milliseconds(phase, page))], void=void))
+    return figures
+
+
+def rises(name: str, idle: Sequence[Mapping[str, Any]], storm: Sequence[Mapping[str, Any]], goal: float | None = None, page: str = "") -> Figure:
+    """Return how the 95th percentile rises from idle to the storm, each run against its own idle phase."""
+    figure = Figure(name, "x", goal=goal, at_most=True)
+    for before, during in zip(idle, storm, strict=True):
+        if is_void(before, during):
+            figure.void += 1
+        elif (lower := milliseconds(before, page)) and (upper := milliseconds(during, page)):
+            figure.runs.append(percentile(upper, 95) / percentile(lower, 95))
+    return figure
+
+
+def failures(phases: Sequence[Mapping[str, Any]], kind: str) -> dict[str, int]:
+    """Return what failed in all the phases, by its name and reason; kind is pages or clones."""
+    found: dict[str, int] = {}
+    for phase in phases:
+        for why, count in phase[f"failed_{kind}"].items():
+            found[why] = found.get(why, 0) + count
+    return found
+
+
+def failure_figure(name: str, phases: Sequence[Mapping[str, Any]], kind: str) -> Figure:
+    """Return how many failed in all runs together; none may, and a median would hide one."""
+    return Figure(name, kind, [float(sum(failures(phases, kind).values()))], goal=0, at_most=True)
+
+
+def clone_rate(name: str, phases: Sequence[Mapping[str, Any]], bot: str) -> Figure:
+    """Return how many clones a second ended."""
+    counted = [phase for phase in phases if not is_void(phase)]
+    return Figure(name, "clones/s", [len(phase["clones"].get(bot, [])) / phase["seconds"] for phase in counted], void=len(phases) - len(counted))
+
+
+def page_rate(name: str, phases: Sequence[Mapping[str, Any]]) -> Figure:
+    """Return how many pages a second came."""
+    counted = [phase for phase in phases if not is_void(phase)]
+    return Figure(name, "pages/s", [len(milliseconds(phase)) / phase["seconds"] for phase in counted], void=len(phases) - len(counted))
+
+
+def clone_seconds(name: str, phases: Sequence[Mapping[str, Any]], bot: str) -> Figure:
+    """Return the median time of a bot's clones in each run; a run without one has none."""
+    counted = [phase for phase in phases if not is_void(phase)]
+    return Figure(name, "s", [statistics.median(times) for phase in counted if (times := phase["clones"].get(bot))], void=len(phases) - len(counted))
+
+
+def pair_ratio(name: str, upper: Figure, lower: Figure, goal: float | None = None, at_most: bool = True) -> Figure:
+    """Return how two figures compare, run by run where both have all runs, else their medians."""
+    figure = Figure(name, "x", goal=goal, at_most=at_most, void=max(upper.void, lower.void))
+    if len(upper.runs) == len(lower.runs) and not figure.void:
+        figure.runs = [above / below for above, below in zip(upper.runs, lower.runs, strict=True) if below]
+    elif upper.value is not None and lower.value:
+        figure.runs = [upper.value / lower.value]
+    return figure
+
+
+def added(name: str, phases: Sequence[Mapping[str, Any]], page: str, ways: tuple[str, str], share: float, goal: float | None = None) -> Figure:
+    """Return by how many milliseconds the first way to a page is slower than the second, at a percentile."""
+    figure = Figure(name, "ms", goal=goal, at_most=True)
+    for phase in phases:
+        through, straight = (milliseconds(phase, f"{page}, {way}") for way in ways)
+        if is_void(phase):
+            figure.void += 1
+        elif through and straight:
+            figure.runs.append(percentile(through, share) - percentile(straight, share))
+    return figure
+
+
+def curve(phases: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """Return the milliseconds of all runs' pages by percentile, for a plot."""
+    values = [value for phase in phases if not is_void(phase) for value in milliseconds(phase)]
+    return [(share, round(percentile(values, share), 1)) for share in range(100)] if values else []
+
+
 def number(value: float | None) -> str:
     """Return a number with three digits that count."""
     if value is None:
         return "-"
+    if value == 0:
+        return "0"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
