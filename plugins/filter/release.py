@@ -15,6 +15,8 @@ from ansible.errors import AnsibleFilterError
 # Applied in this order: what makes it run, what makes it safe, what makes it fast.
 KINDS = ("compat", "safety", "speed")
 CHOICES = {"all": KINDS, "no_speed": ("compat", "safety")}
+# What comparisons are made with; nobody may run a cluster on it.
+PLAIN = {"plain": ("compat",)}
 # Everything that decides what comes out of a build.
 INPUTS = ("kallithea", "sdist_sha256", "patches", "locks", "build", "debian", "python", "architecture", "extra_requirements")
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9._,-]+\])?==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
@@ -35,15 +37,16 @@ def release_id(inputs: Mapping[str, Any]) -> str:
 
 def release_patches(paths: Sequence[str], choice: str = "all") -> list[str]:
     """Return the chosen patches in the order in which they are applied; a patch's kind is the first word of its name."""
-    if choice not in CHOICES:
-        raise AnsibleFilterError(f"release_patches: the choice is '{choice}'; give one of {', '.join(CHOICES)}.")
+    choices = CHOICES | PLAIN
+    if choice not in choices:
+        raise AnsibleFilterError(f"release_patches: the choice is '{choice}'; give one of {', '.join(choices)}.")
     found: list[tuple[int, str, str]] = []
     for path in paths:
         name = path.rsplit("/", 1)[-1]
         kind = name.split("-", 1)[0]
         if kind not in KINDS:
             raise AnsibleFilterError(f"release_patches: the patch '{name}' has no kind; its name must begin with one of {', '.join(KINDS)}.")
-        if kind in CHOICES[choice]:
+        if kind in choices[choice]:
             found.append((KINDS.index(kind), name, path))
     return [path for _index, _name, path in sorted(found)]
 

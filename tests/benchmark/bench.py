@@ -23,12 +23,18 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import report
 from client import BenchFailed, Browser, Git
+from content import Content
 from figures import Figure, difference, fast_import, nearest, parse_lock, parse_sizes, parse_wrk, ratio, table
+from storms import Storms
 
 HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
+# The parts that run without a name, and how long the others may take.
 PARTS = ("pages", "static", "git", "lock")
+STORM_SECONDS = {"separation": 2700, "separation-shared": 2700, "scaling": 3600, "balancer": 900, "fairness": 1500, "beaker": 2700}
 STATIC_FOLDERS = ("images/", "css/", "js/", "codemirror/", "fontello/")
 # The roles' defaults, which the demo has; a port that does not answer is said before anything is measured.
 STATIC_PORT, SCM_PORT, WRITE_PORT = 8080, 8082, 8083
@@ -47,6 +53,8 @@ PLAYBOOK_SECONDS = 240
 STATIC_SECONDS = 4
 # Putting back takes the rest of ten minutes.
 MEASURE_SECONDS = 510
+# Of each phase of a storm; and in the quick run that only shows that it works.
+PHASE_SECONDS, QUICK_PHASE_SECONDS = 60, 6
 
 
 def say(text: str) -> None:
@@ -109,14 +117,22 @@ class Cluster:
 class Bench:
     """All measurements and what they share."""
 
-    def __init__(self, folder: pathlib.Path, cluster: Cluster, deadline: Deadline, rounds: int, seconds: int) -> None:
+    def __init__(self, folder: pathlib.Path, output: pathlib.Path, cluster: Cluster, deadline: Deadline, quick: bool) -> None:
         """Read the environment."""
         self.folder = folder
+        self.output = output
         self.cluster = cluster
         self.deadline = deadline
-        self.rounds, self.seconds = rounds, seconds
+        self.rounds, self.seconds = (1, 2) if quick else (3, 6)
+        self.storm_seconds = QUICK_PHASE_SECONDS if quick else PHASE_SECONDS
         self.figures: list[Figure] = []
+        self.charts: list[dict[str, Any]] = []
+        # What failed in storms, by name and reason.
+        self.failures: dict[str, int] = {}
+        self.used: Content | None = None
+        self.ready = False
         self.url = os.environ["KALLITHEA_URL"].rstrip("/")
+        self.ci_url = os.environ.get("KALLITHEA_CI_URL", "").rstrip("/")
         parts = urllib.parse.urlsplit(self.url)
         self.plain_url = f"http://{parts.hostname}"
         nodes = [str(urllib.parse.urlsplit(url).hostname) for url in os.environ["KALLITHEA_NODE_URLS"].split(",")]
@@ -168,8 +184,21 @@ class Bench:
         self.admin.call("delete_repo", repoid=name)
         self.made.remove(name)
 
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Write down to which part the figures and plots of the block belong."""
+        figures, charts = len(self.figures), len(self.charts)
+        yield
+        for figure in self.figures[figures:]:
+            figure.part = name
+        for chart in self.charts[charts:]:
+            chart["part"] = name
+
     def start(self) -> None:
         """Log in, and make what the parts share: the local repository and the one on the cluster."""
+        if self.ready:
+            return
+        self.ready = True
         for port in (STATIC_PORT, SCM_PORT, WRITE_PORT):
             try:
                 socket.create_connection((self.node, port), 5).close()
@@ -185,8 +214,24 @@ class Bench:
         self.git.run("init", "-q", "--bare", "-b", "master", "source")
         self.feed()
         self.git.run("-C", "source", "repack", "-adq")
+
+    def push_source(self) -> None:
+        """Let the cluster have the repository that the parts of one kind ask for."""
         self.repository = self.create(self.word)
         self.git.run("-C", "source", "-c", "http.version=HTTP/1.1", "push", "-q", f"{self.url}/{self.repository}", "master")
+
+    def content(self, admin: Browser, ca_file: str, push_url: str) -> Content:
+        """Fill a site for a storm."""
+        content = Content(self.folder, f"{self.word}s", admin, ca_file, push_url)
+        if admin is self.admin:
+            self.used = content
+        content.make()
+        return content
+
+    def demo_content(self) -> Content:
+        """Fill the cluster once."""
+        self.start()
+        return self.used or self.content(self.admin, self.ca_file, self.url)
 
     def feed(self) -> None:
         """Let git import the commits."""
@@ -325,16 +370,22 @@ class Bench:
     def measure(self, parts: list[str]) -> None:
         """Run the parts; the cluster changes its shape as seldom as possible."""
         if "lock" in parts:
-            self.lock()
-        if parts == ["lock"]:
+            with self.part("lock"):
+                self.lock()
+        self.storms([part for part in parts if part in STORM_SECONDS])
+        if not {"pages", "static", "git"} & set(parts):
             return
         self.start()
+        self.push_source()
         if "static" in parts:
-            self.static(https=True)
+            with self.part("static"):
+                self.static(https=True)
         if "git" in parts:
-            self.scm(https=True, runs=self.rounds)
+            with self.part("git"):
+                self.scm(https=True, runs=self.rounds)
         if "pages" in parts:
-            self.pages()
+            with self.part("pages"):
+                self.pages()
         if "static" in parts or "git" in parts:
             self.deadline.check()
             variables: dict[str, Any] = {"kallithea_loadbalancer_tls": "off", "kallithea_loadbalancer_trusted_proxies": [own_address(self.node)]}
@@ -343,9 +394,25 @@ class Bench:
             self.cluster.change("Letting the balancer speak plain http, as Apache does", variables, "kallithea_loadbalancer")
             self.admin.go_to(self.plain_url)
             if "static" in parts:
-                self.static(https=False)
+                with self.part("static"):
+                    self.static(https=False)
             if "git" in parts:
-                self.scm(https=False, runs=5 if self.rounds > 1 else 1)
+                with self.part("git"):
+                    self.scm(https=False, runs=5 if self.rounds > 1 else 1)
+
+    def storms(self, parts: list[str]) -> None:
+        """Run the parts in which people and build servers use the cluster together."""
+        if not parts:
+            return
+        if not self.ci_url:
+            raise BenchFailed("KALLITHEA_CI_URL is not set: build servers use the bots' name.")
+        self.start()
+        storms = Storms(self, self.ca_file).by_name()
+        for name in parts:
+            self.deadline.check()
+            say(f"== {name}")
+            with self.part(name):
+                storms[name]()
 
     def clean(self) -> list[str]:
         """Remove repositories, what Kallithea keeps of deleted ones, and our sessions; return what could not be removed."""
@@ -356,6 +423,9 @@ class Bench:
             with attempt(problems, f"the repository {name}"):
                 if name in {repository["repo_name"] for repository in self.admin.call("get_repos")}:
                     self.delete(name)
+        if self.used:
+            with attempt(problems, "the repositories and accounts of the storms"):
+                self.used.remove()
         if self.admin.api_key:
             with attempt(problems, f"{REPOSITORIES}/rm__*__{self.word}*"):
                 leftovers = ["-maxdepth", "1", "-name", f"'rm__*__{self.word}*'"]
@@ -424,21 +494,46 @@ def uninterrupted(work: Callable[[], list[str]]) -> list[str]:
     return work()
 
 
+def version(*command: str) -> str:
+    """Return the first line that a program says of its version; nothing where it is not there."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    except OSError:
+        return ""
+    return (done.stdout or done.stderr).strip().partition("\n")[0]
+
+
 def machine() -> dict[str, Any]:
     """Return what the figures depend on."""
-    with open("/proc/loadavg") as load:
-        return {"cpus": os.cpu_count(), "kernel": platform.release(), "load_average": load.read().split()[:3]}
+    models = re.findall(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    changed = version("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "load average at the start": " ".join(pathlib.Path("/proc/loadavg").read_text().split()[:3]),
+        "hosts": os.environ.get("KALLITHEA_TEST_IMAGE", ""),
+        "git": version("git", "--version"),
+        "hg": version("hg", "--version", "-q"),
+        "python": platform.python_version(),
+        "ansible": version("ansible", "--version"),
+        "docker": version("docker", "--version"),
+        "commit": version("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD") + (", with changes" if changed else ""),
+    }
 
 
 def main() -> int:
     """Measure, put back, remove, print, write."""
+    names = [*PARTS, *STORM_SECONDS]
     parser = argparse.ArgumentParser(prog="scripts/bench", description="The figures of a running cluster; by default of the demo.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all without")
+    parser.add_argument("parts", nargs="*", metavar="NAME", help=f"one of {', '.join(names)}; without one {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="one short run of each, to see that it works; no figures to quote")
+    parser.add_argument("--report", action="store_true", help="write the results to docs/benchmarks")
     parser.add_argument("--output", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if wrong := set(arguments.parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(sorted(wrong))}; there are {', '.join(PARTS)}")
+    if wrong := set(arguments.parts) - set(names):
+        parser.error(f"there is no benchmark {', '.join(sorted(wrong))}; there are {', '.join(names)}")
+    parts = arguments.parts or list(PARTS)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
     now = datetime.datetime.now().astimezone()
@@ -451,10 +546,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kallithea-bench-") as folder:
         before = ""
         try:
-            bench = Bench(pathlib.Path(folder), cluster, Deadline(MEASURE_SECONDS), *((1, 2) if arguments.quick else (3, 6)))
+            limit = (MEASURE_SECONDS if set(parts) & set(PARTS) else 0) + sum(STORM_SECONDS.get(part, 0) for part in parts)
+            bench = Bench(pathlib.Path(folder), arguments.output, cluster, Deadline(limit), arguments.quick)
             before = fingerprint(cluster)
-            bench.measure(arguments.parts or list(PARTS))
-        except (BenchFailed, OSError, subprocess.TimeoutExpired, ValueError) as error:
+            bench.measure(parts)
+        except (BenchFailed, OSError, subprocess.SubprocessError, ValueError) as error:
             problems.append(str(error))
         except (KeyboardInterrupt, SystemExit):
             problems.append("interrupted.")
@@ -463,20 +559,28 @@ def main() -> int:
             problems += uninterrupted(bench.clean)
     figures = bench.figures if bench else []
     problems += [f"{figure.name}: {figure.note}." for figure in figures if figure.value is None]
-    if figures:
+    if bench and figures:
         print(table(figures))
-        target = arguments.output / f"{stem}.json"
-        report = {
+        for why, count in bench.failures.items():
+            print(f"failed {count} times: {why}")
+        result = {
             "date": now.isoformat(timespec="seconds"),
+            "command": " ".join(["./scripts/bench", *arguments.parts] + (["--quick"] if arguments.quick else [])),
             "url": os.environ["KALLITHEA_URL"],
             "quick": arguments.quick,
             "seconds": round(time.monotonic() - STARTED),
-            "machine": surroundings,
+            "environment": surroundings,
             "problems": problems,
+            "failures": bench.failures,
             "figures": [figure.as_json() for figure in figures],
+            "charts": bench.charts,
         }
-        target.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        target = arguments.output / f"{stem}.json"
+        target.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         say(f"Written to {target}")
+        if arguments.report and not problems:
+            for path in report.publish(result, ROOT / "docs/benchmarks"):
+                say(f"Written to {path}")
     for problem in problems:
         print(f"ERROR: {problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -79,9 +79,9 @@ class Browser:
             raise BenchFailed(f"the API's {method} answered: {result['error']}")
         return result["result"]
 
-    def create_repository(self, name: str) -> None:
-        """Create an empty Git repository and wait until it exists: the API only queues it."""
-        self.call("create_repo", repo_name=name, repo_type="git", description="made by scripts/bench", private=True)
+    def create_repository(self, name: str, kind: str = "git") -> None:
+        """Create an empty repository and wait until it exists: the API only queues it."""
+        self.call("create_repo", repo_name=name, repo_type=kind, description="made by scripts/bench", private=True)
         end = time.monotonic() + STEP_SECONDS
         while True:
             try:

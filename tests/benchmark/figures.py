@@ -16,6 +16,13 @@ FIRST_COMMIT = 1_700_000_000
 # A generator that used more of its core measured itself.
 GENERATOR_LIMIT = 0.9
 PERCENTILES = (50, 95, 99)
+# What people look at in the repository besides what is cloned.
+TEXTS = {
+    "README.rst": "Benchmark\n=========\n\n" + "A repository that nobody needs.\n\n* one\n* two\n\n" * 10,
+    "code.py": "".join(
+        f'def function_{number}(value: int) -> str:\n    """Return a text."""\n    return f"{{value + {number}}}"\n\n\n' for number in range(60)
+    ),
+}
 
 
 @dataclass
@@ -271,4 +278,6 @@ def fast_import(commits: int, size: int, branch: str = "master") -> Iterator[byt
         message = f"Change {index + 1} of {commits}\n".encode()
         when = FIRST_COMMIT + 3600 * index
         yield f"commit refs/heads/{branch}\ncommitter Bench <bench@localhost> {when} +0000\ndata {len(message)}\n".encode() + message
+        for path, content in TEXTS.items() if index == 0 else ():
+            yield f"M 100644 inline {path}\ndata {len(content)}\n".encode() + content.encode() + b"\n"
         yield f"M 100644 inline part-{index % 25:02}/file-{index:04}.bin\ndata {share}\n".encode() + source.randbytes(share) + b"\n"

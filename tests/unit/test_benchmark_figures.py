@@ -159,7 +159,7 @@ def test_two_figures_compare_run_by_run() -> None:
 
 
 def test_what_a_way_adds_is_the_difference_at_a_percentile() -> None:
-    report = phase(**{"page, balancer": [0.012, 0.014], "page, straight": [0.011, 0.012]})
+    report = phase() | {"pages": {"page, balancer": [0.012, 0.014], "page, straight": [0.011, 0.012]}}
     assert figures.added("p50", [report], "page", ("balancer", "straight"), 50).runs == pytest.approx([1.5])
 
 

@@ -61,6 +61,7 @@ def test_patches_are_ordered_by_kind_and_chosen() -> None:
     wanted = ["/p/compat-01-d.patch", "/q/compat-02-c.patch", "/p/safety-01-b.patch", "/p/speed-01-a.patch"]
     assert release.release_patches(paths) == wanted
     assert release.release_patches(paths, "no_speed") == wanted[:3]
+    assert release.release_patches(paths, "plain") == [path for path in wanted if "/compat-" in path]
 
 
 def test_bad_patches_are_refused() -> None:

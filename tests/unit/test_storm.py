@@ -146,7 +146,7 @@ def test_what_fails_is_counted_by_name_and_reason(site: tuple[str, type[Site]]) 
     pages = [{"name": "file view", "path": "/broken"}]
     phases, _ = run(plan(site[0], bots=bots, pages=pages))
     assert list(phases["storm"]["failed_pages"]) == ["file view: status 503"] and not phases["storm"]["pages"]
-    assert list(phases["storm"]["failed_clones"])[0].startswith("ci: fatal: Authentication failed")
+    assert next(iter(phases["storm"]["failed_clones"])).startswith("ci: fatal: Authentication failed")
 
 
 def test_ways_are_taken_in_turns(site: tuple[str, type[Site]]) -> None:
