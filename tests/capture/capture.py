@@ -307,10 +307,11 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
     expected = {(client(row), row["name"]): row["expected"] for row in old}
     again = {client(row) for row in new}
-    rest = [row for row in old if client(row) not in again]
-    captured = [row for row in rest if row["source"] == "captured"]
-    read = [row for row in rest if row["source"] != "captured"]
-    return captured + [{**row, "expected": expected.get((client(row), row["name"]))} for row in new] + read
+    table = [row for row in old if client(row) not in again]
+    table += [{**row, "expected": expected.get((client(row), row["name"]))} for row in new]
+    # Each client keeps its place, so that a difference shows what changed.
+    place = {key: number for number, key in enumerate(dict.fromkeys(client(row) for row in old + new))}
+    return sorted(table, key=lambda row: place[client(row)])
 
 
 def write(table: list[dict[str, Any]]) -> None:
