@@ -28,6 +28,8 @@ POOLS = ("ui", "scm", "write", "ci")
 LISTS = ("bot_networks", "bot_accounts", "bot_api_keys", "bot_user_agents", "person_accounts")
 # What Kallithea's own API keys look like.
 API_KEY = re.compile(r"[0-9A-Za-z]{40}")
+# HAProxy's own limit on a 64-bit machine.
+MOST_THREADS = 64
 # What is returned has to fit into one of HAProxy's buffers.
 ROBOTS_BYTES = 8192
 TLS_KINDS = ("given", "private_ca", "off")
@@ -201,6 +203,8 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
                 f"{prefix}in_flight.{who} is {ceiling}, but a pool holds no more than {prefix}maxconn ({settings['maxconn']}), and one client may not take "
                 f"more than half of it: give at most {int(settings['maxconn']) // 2}, or raise {prefix}maxconn."
             )
+    if not 1 <= int(settings["threads"]) <= MOST_THREADS:
+        problems.append(f"{prefix}threads is {settings['threads']}: give 1 to {MOST_THREADS}.")
     if len(str(settings["robots"]).encode()) > ROBOTS_BYTES:
         problems.append(f"{prefix}robots has {len(str(settings['robots']).encode())} bytes: give at most {ROBOTS_BYTES}.")
     for pool in POOLS:

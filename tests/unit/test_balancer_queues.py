@@ -64,7 +64,8 @@ def busy(rig: Rig, pool: str, headers: dict[str, str], count: int = 4) -> Iterat
 
 
 def queued(rig: Rig, pool: str) -> int:
-    return rig.counts(f"be_{pool}", "qcur")["BACKEND"]
+    """Return how many wait, those included that wait for one node alone."""
+    return sum(rig.counts(f"be_{pool}", "qcur").values())
 
 
 def test_who_has_little_in_flight_passes_who_has_much(rig: Rig) -> None:
@@ -243,6 +244,19 @@ def test_reads_of_a_repository_come_to_one_node_and_spill_over(rig: Rig) -> None
     assert warm == {"node1", "node2"}, "other repositories, other nodes"
     with busy(rig, "scm", git, count=4):
         assert rig.counts("be_scm", "scur") == {"node1": 2, "node2": 2, "BACKEND": 4}
+
+
+def test_many_reads_at_the_same_moment_fill_all_nodes(rig: Rig) -> None:
+    """None waits for the warm node alone while another one is free."""
+    server = rig.servers["scm"]
+    for _ in range(5):
+        server.release.clear()
+        first = server.started
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            sent = [threads.submit(rig.request, "GET", CLONE, {"User-Agent": "git/2"}) for _ in range(5)]
+            wait_for(lambda first=first: server.started - first >= 4)
+            server.release.set()
+            assert {entry.result(timeout=15).status for entry in sent} == {200}
 
 
 def test_reads_leave_a_drained_node(rig: Rig) -> None:

@@ -64,6 +64,7 @@ SETTINGS: dict[str, Any] = {
     "robots": "",
     "in_flight": {"person": 500, "bot": 200},
     "maxconn": 4000,
+    "threads": 2,
 }
 
 
@@ -132,6 +133,7 @@ def test_good_settings() -> None:
         ({"in_flight": {"person": 500, "bot": 2001}}, "in_flight.bot is 2001, but a pool holds no more than kallithea_loadbalancer_maxconn (4000)"),
         ({"in_flight": {"person": 0, "bot": 200}}, "in_flight.person is '0': it must be a number of requests"),
         ({"in_flight": {"bot": 200}}, "in_flight.person is 'None'"),
+        ({"threads": 0}, "threads is 0: give 1 to 64"),
         ({"robots": "x" * 9000}, "robots has 9000 bytes: give at most 8192"),
         ({"queue_seconds": {"ui": 600, "scm": 1, "write": 1, "ci": 1}}, "queue_seconds.ui is '600'"),
         ({"queue_seconds": {"scm": 1, "write": 1, "ci": 1}}, "queue_seconds.ui is 'None'"),

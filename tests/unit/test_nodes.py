@@ -81,4 +81,4 @@ def test_a_ci_node_has_the_pool_ci_alone() -> None:
     text = rendered("apache.conf.j2", CI1, [APP1, CI1])
     assert "process-group=kallithea-ci " in text
     assert "kallithea-ui" not in text
-    assert text.count("<VirtualHost ") == 2, "static files and the pool ci"
+    assert text.count("<VirtualHost ") == 3, "Apache's status, static files and the pool ci"

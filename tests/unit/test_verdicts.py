@@ -520,6 +520,7 @@ def test_no_entry_of_a_list_has_a_meaning_for_haproxy(tmp_path: pathlib.Path) ->
             "metrics_bind": "127.0.0.1:8405",
             "in_flight": {"person": 1, "bot": 1},
             "maxconn": 4000,
+            "threads": 2,
         }
     )
     assert problems == []
