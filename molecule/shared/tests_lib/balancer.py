@@ -32,6 +32,11 @@ class Balancer:
         rows = csv.DictReader(self.ask("show stat").lstrip("# ").splitlines())
         return {(row["pxname"], row["svname"]): row["status"] for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
 
+    def failed_checks(self) -> dict[tuple[str, str], int]:
+        """Return how often each server has been taken out since the balancer's start."""
+        rows = csv.DictReader(self.ask("show stat").lstrip("# ").splitlines())
+        return {(row["pxname"], row["svname"]): int(row["chkdown"]) for row in rows if row["chkdown"]}
+
     def all_up(self) -> bool:
         """Tell whether every server takes requests."""
         statuses = self.statuses()
