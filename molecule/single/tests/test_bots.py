@@ -64,6 +64,19 @@ def test_failed_log_ins_are_counted_for_form_and_git(node: Machine, settings: Se
     assert failures("somebody") == [1]
     before = failures("admin")
     Site(settings).login()
-    assert failures("admin") == before, "right passwords count as failures"
+    assert sum(failures("admin")) == sum(before), "right passwords count as failures"
     client.run("curl -sS -o /dev/null -K curl-wrong " + client.url("nothing/info/refs?service=git-upload-pack"))
     assert sum(failures("admin")) == sum(before) + 1
+
+
+def test_metrics_are_there_for_the_host_itself(node: Machine) -> None:
+    """HAProxy's, ours, Apache's."""
+    assert 'haproxy_server_current_sessions{proxy="be_ui"' in node.probe("http://127.0.0.1:8405/metrics")
+    assert 'kallithea_balancer_requests_total{who="person"' in node.probe("http://127.0.0.1:8405/metrics/kallithea")
+    status = node.probe("http://127.0.0.1:8406/server-status?auto")
+    assert "BusyWorkers:" in status and "GET" not in status
+
+
+def test_crawlers_are_asked_to_stay_away(settings: Settings) -> None:
+    """Before any repository's history is walked through."""
+    assert Site(settings).get("/robots.txt").text == "User-agent: *\nDisallow: /\n"
