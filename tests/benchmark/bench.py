@@ -34,7 +34,7 @@ ROOT = HERE.parents[1]
 
 # The parts that run without a name, and how long the others may take.
 PARTS = ("pages", "static", "git", "lock")
-STORM_SECONDS = {"separation": 2700, "separation-shared": 2700, "scaling": 3600, "balancer": 900, "fairness": 1500, "beaker": 2700}
+STORM_SECONDS = {"separation": 2700, "separation-shared": 2700, "scaling": 3600, "balancer": 900, "fairness": 1500, "beaker": 2700, "costs": 900}
 STATIC_FOLDERS = ("images/", "css/", "js/", "codemirror/", "fontello/")
 # The roles' defaults, which the demo has; a port that does not answer is said before anything is measured.
 STATIC_PORT, SCM_PORT, WRITE_PORT = 8080, 8082, 8083

@@ -23,6 +23,7 @@ TITLES = {
     "balancer": "What the balancer adds to a page",
     "fairness": "A small bot beside a large one",
     "beaker": "Beaker's cache",
+    "costs": "What one operation costs",
     "pages": "Pages a second",
     "git": "Pushes and clones",
     "lock": "What the repository's lock costs",

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import costs
 import figures
-from client import BenchFailed, Browser
+from client import BenchFailed, Browser, Git
 from content import Content
 from figures import Figure
 from hosts import GENERATOR_CORE, Hosts
@@ -170,6 +171,7 @@ class Storms:
             "balancer": self.balancer,
             "fairness": self.fairness,
             "beaker": self.beaker,
+            "costs": self.costs,
         }
 
     @contextlib.contextmanager
@@ -382,6 +384,16 @@ class Storms:
                 "lines": {name: figures.curve(phases) for name, phases in runs.items()},
             }
         )
+
+    def costs(self) -> None:
+        """What one operation costs, with one application host behind the balancer."""
+        hosts = Hosts(self.bench.cluster.inventory)
+        content = self.bench.demo_content()
+        work = costs.Work(content, Git(content.folder, content.admin.user, content.admin.password, content.ca_file), self.bench.url)
+        app = hosts.of("app")
+        with hosts.drained(*app[1:], *hosts.of("ci")), hosts.without_timers(hosts.of("app", "ci")):
+            hosts.wait_quiet(app)
+            self.bench.figures += costs.measure(hosts, work, self.bench.rounds, say)
 
 
 def scaling_plan(content: Content, url: str, address: str, count: int, seconds: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import contextlib
+import functools
 import json
 import pathlib
 import socket
@@ -248,13 +249,17 @@ def test_reads_of_a_repository_come_to_one_node_and_spill_over(rig: Rig) -> None
 
 def test_many_reads_at_the_same_moment_fill_all_nodes(rig: Rig) -> None:
     """None waits for the warm node alone while another one is free."""
+
+    def has_begun(count: int) -> bool:
+        return server.started - first >= count
+
     server = rig.servers["scm"]
-    for _ in range(5):
+    first = server.started
+    for number in range(1, 6):
         server.release.clear()
-        first = server.started
         with concurrent.futures.ThreadPoolExecutor(8) as threads:
             sent = [threads.submit(rig.request, "GET", CLONE, {"User-Agent": "git/2"}) for _ in range(5)]
-            wait_for(lambda first=first: server.started - first >= 4)
+            wait_for(functools.partial(has_begun, 5 * number - 1))
             server.release.set()
             assert {entry.result(timeout=15).status for entry in sent} == {200}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import content
+import costs
 import figures
 import hosts
 import pytest
@@ -165,3 +167,29 @@ def test_the_hosts_of_scaling_are_as_many_as_it_measures() -> None:
     inventory = yaml.safe_load((ROOT / "tests/benchmark/scaling/hosts.yml").read_text())["all"]["children"]
     assert len(inventory["kallithea_app"]["hosts"]) == max(storms.NODES)
     assert list(inventory["kallithea_database"]["hosts"]) == list(inventory["kallithea_loadbalancer"]["hosts"])
+
+
+def test_a_cost_is_what_an_operation_took_beyond_what_the_hosts_do_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"now": 0.0, "used": 0.0}
+
+    class Fake:
+        def of(self, tier: str) -> list[str]:
+            return [f"{tier}1"]
+
+        def use(self, host: str) -> str:
+            # Each host uses a tenth of a core by itself; the application host what is done besides.
+            return f"usage_usec {round((clock['now'] * 0.1 + (clock['used'] if host == 'app1' else 0)) * 1e6)}"
+
+    def sleep(seconds: float) -> None:
+        clock["now"] += seconds
+
+    def work(number: int) -> None:
+        clock["now"] += 1.0
+        clock["used"] += 5.0 if number < 0 else 0.04
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    meter = costs.Meter(Fake())  # type: ignore[arg-type]
+    found = meter.cost(20, work)
+    assert found["app"] == pytest.approx(40.0, abs=0.1), "the first one, which warms up, does not count"
+    assert found["loadbalancer"] == pytest.approx(0.0, abs=0.1)
