@@ -37,6 +37,14 @@ SERVED_WITH = "kallithea-web kallithea-hooks kallithea-celery kallithea-health"
 Phase = dict[str, Any]
 
 
+class Plan(dict[str, Any]):
+    """What people and build servers do. It has passwords, and a test that fails shows what it was given."""
+
+    def __repr__(self) -> str:
+        """Show nothing of it."""
+        return "a plan"
+
+
 @pytest.fixture(scope="module")
 def repositories(client: Client, make_repository: Make) -> dict[str, str]:
     """Return a repository of each kind; that of git has what build servers clone."""
@@ -49,25 +57,27 @@ def repositories(client: Client, make_repository: Make) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def plan(client: Client, settings: Settings, repositories: dict[str, str]) -> dict[str, Any]:
+def plan(client: Client, settings: Settings, repositories: dict[str, str]) -> Plan:
     """Return what people and build servers do, without the site's address."""
     client.machine.write(f"{HOME}/storm.py", Path(storm.__file__).read_text())
     admin = {"user": "admin", "password": settings.secrets["admin_password"]}
     git, hg = repositories["git"], repositories["hg"]
     pages = {"login page": "/_admin/login", "git": f"/{git}", "hg": f"/{hg}", "changelog": f"/{git}/changelog", "file view": f"/{git}/files/tip/numbers.txt"}
-    return {
-        "ca_file": f"{HOME}/ca.crt",
-        "login": admin,
-        "people": PEOPLE,
-        "think_seconds": THINK_SECONDS,
-        "pages": [{"name": name, "path": path, "stranger": name == "login page"} for name, path in pages.items()],
-        "phases": [
-            {"name": "warm-up", "seconds": WARM_UP_SECONDS, "people": True},
-            {"name": "idle", "seconds": IDLE_SECONDS, "people": True},
-            {"name": "storm", "settle_seconds": SETTLE_SECONDS, "seconds": STORM_SECONDS, "people": True, "bots": ["ci"]},
-        ],
-        "bots": {"ci": {**admin, "clients": CI_CLIENTS}},
-    }
+    return Plan(
+        {
+            "ca_file": f"{HOME}/ca.crt",
+            "login": admin,
+            "people": PEOPLE,
+            "think_seconds": THINK_SECONDS,
+            "pages": [{"name": name, "path": path, "stranger": name == "login page"} for name, path in pages.items()],
+            "phases": [
+                {"name": "warm-up", "seconds": WARM_UP_SECONDS, "people": True},
+                {"name": "idle", "seconds": IDLE_SECONDS, "people": True},
+                {"name": "storm", "settle_seconds": SETTLE_SECONDS, "seconds": STORM_SECONDS, "people": True, "bots": ["ci"]},
+            ],
+            "bots": {"ci": {**admin, "clients": CI_CLIENTS}},
+        }
+    )
 
 
 def at_rest(machine: Machine) -> bool:
@@ -97,10 +107,9 @@ def shares(machines: Mapping[str, Machine], given: Mapping[str, float | None]) -
             node.run(f"systemctl start {TIMERS}")
 
 
-def hold(client: Client, plan: Mapping[str, Any], url: str, ci_url: str, repository: str) -> tuple[Phase, Phase]:
+def hold(client: Client, plan: Plan, url: str, ci_url: str, repository: str) -> tuple[Phase, Phase]:
     """Let people and build servers use a site; return the idle phase and that of the storm."""
-    bots = {"ci": {**plan["bots"]["ci"], "url": f"{ci_url}/{repository}"}}
-    given = {**plan, "ways": [{"name": "site", "url": url}], "bots": bots}
+    given = Plan(plan | {"ways": [{"name": "site", "url": url}], "bots": {"ci": {**plan["bots"]["ci"], "url": f"{ci_url}/{repository}"}}})
     seconds = sum(phase["seconds"] for phase in plan["phases"])
     _, idle, during = json.loads(client.run("python3 storm.py", seconds=seconds + 180, stdin=json.dumps(given)))["phases"]
     rise = figures.number(figures.rises("", [idle], [during]).value)
@@ -122,7 +131,7 @@ def check_people_do_not_notice(idle: Phase, during: Phase) -> None:
 
 
 def test_people_do_not_notice_the_storm(
-    client: Client, machines: dict[str, Machine], settings: Settings, balancer: Balancer, plan: dict[str, Any], repositories: dict[str, str]
+    client: Client, machines: dict[str, Machine], settings: Settings, balancer: Balancer, plan: Plan, repositories: dict[str, str]
 ) -> None:
     """With build servers on a host of their own nothing fails, p95 stays within twice what it is without them, and no busy host is taken for dead."""
     with shares(machines, {"front1": FRONT_SHARE, "app1": NODE_SHARE, "ci1": NODE_SHARE}):
@@ -146,7 +155,7 @@ def split_off(machines: dict[str, Machine], balancer: Balancer, settings: Settin
         wait_until("the application host served by the balancer again", balancer.all_up, 90)
 
 
-def test_with_the_split_off_they_do(client: Client, machines: dict[str, Machine], plan: dict[str, Any], repositories: dict[str, str], split_off: str) -> None:
+def test_with_the_split_off_they_do(client: Client, machines: dict[str, Machine], plan: Plan, repositories: dict[str, str], split_off: str) -> None:
     """Split off, with as many processes and the same share of the processor, p95 rises above three times; so the bound of the other test can break."""
     with shares(machines, {"front1": FRONT_SHARE, "app1": 2 * NODE_SHARE, "ci1": NODE_SHARE}):
         idle, during = hold(client, plan, split_off, split_off, repositories["git"])
