@@ -190,6 +190,16 @@ def test_a_bot_is_known_by_its_api_key_of_which_the_balancer_has_an_hmac_only(ri
             assert API_KEY.encode() not in path.read_bytes(), path
 
 
+def test_a_slow_line_is_waited_for(rig: Rig) -> None:
+    body = json.dumps({"api_key": API_KEY}).encode()
+    context: ssl.SSLContext = rig.context
+    with socket.create_connection(("127.0.0.1", rig.https_port), 15) as plain, context.wrap_socket(plain, server_hostname=HOSTNAME) as client:
+        client.sendall(f"POST /_admin/api HTTP/1.1\r\nHost: {HOSTNAME}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:5])
+        time.sleep(3)
+        client.sendall(body[5:])
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_an_account_of_a_person_outweighs_the_program_alone(rig: Rig) -> None:
     program = {"User-Agent": "python-requests/2.32"}
     assert rig.request("GET", "/", program).seen("x-kallithea-who") == "bot"
