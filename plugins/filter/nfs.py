@@ -175,7 +175,9 @@ def _option_problems(
 def _number(settings: Mapping[str, Any], name: str, least: int, most: int) -> list[str]:
     value = settings[name]
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        return [f"kallithea_storage_{name} is {value!r}; give a whole number from {least} to {most}."]
+        # The command line makes a text of it: -e name=200.
+        hint = f""" without quotes (with -e as JSON: -e '{{"kallithea_storage_{name}": {value}}}')""" if isinstance(value, str) and value.isdigit() else ""
+        return [f"kallithea_storage_{name} is {value!r}; give a whole number from {least} to {most}{hint}."]
     return []
 
 

@@ -57,11 +57,14 @@ def load(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     monkeypatch.setattr(logging.config, "fileConfig", lambda *_arguments: None)
     script = rendered("dispatch.wsgi.j2", APP1, [APP1]).replace("/run/kallithea-web/loading", str(tmp_path))
 
+    namespace: dict[str, Any] = {}
+
     def run(pool: str) -> set[str]:
         monkeypatch.setattr(sys.modules["mod_wsgi"], "process_group", f"kallithea-{pool}")
-        exec(compile(script, "dispatch.wsgi", "exec"), {})
+        exec(compile(script, "dispatch.wsgi", "exec"), namespace)
         return {path.name for path in tmp_path.iterdir()}
 
+    run.namespace = namespace  # type: ignore[attr-defined]
     return run
 
 
@@ -80,3 +83,15 @@ def test_a_process_that_cannot_answer_has_not_loaded(tmp_path: pathlib.Path, loa
     with pytest.raises(RuntimeError, match="500 Internal Server Error"):
         load("ui")
     assert [path.name for path in tmp_path.iterdir()] == ["ui.8081.0"], "its next request loads it again"
+
+
+def test_nothing_is_answered_from_the_empty_folder_of_a_storage_that_is_gone(tmp_path: pathlib.Path, load: Callable[[str], set[str]]) -> None:
+    load("ui")
+    application = load.namespace["application"]  # type: ignore[attr-defined]
+    load.namespace.update(MARKER=str(tmp_path / "marker"), kallithea=lambda environ, start: [b"a page"])  # type: ignore[attr-defined]
+    begun: list[tuple[str, list[tuple[str, str]]]] = []
+    (said,) = application({}, lambda status, headers: begun.append((status, headers)))
+    assert begun[0][0].startswith("503 ") and ("Content-Type", "text/plain") in begun[0][1]
+    assert said == b"The storage is not mounted on the host that was asked. Please try again.\n"
+    (tmp_path / "marker").touch()
+    assert application({}, None) == [b"a page"]

@@ -146,6 +146,11 @@ def test_bad_choices_of_the_server(clients: list[str] | None, choices: dict[str,
         ({"mount_version": "5"}, "kallithea_storage_mount_version is '5'; give one of 3, 4.0, 4.1, 4.2."),
         ({"mount_lookupcache": "some"}, "kallithea_storage_mount_lookupcache is 'some'; give positive"),
         ({"mount_rsize": 1}, "kallithea_storage_mount_rsize is 1; give a whole number from 4096 to 1048576."),
+        (
+            {"mount_nconnect": "8"},
+            "kallithea_storage_mount_nconnect is '8'; give a whole number from 1 to 16 without quotes "
+            """(with -e as JSON: -e '{"kallithea_storage_mount_nconnect": 8}').""",
+        ),
         ({"mount_nconnect": 17}, "kallithea_storage_mount_nconnect is 17; give a whole number from 1 to 16."),
         ({"mount_timeo": True}, "kallithea_storage_mount_timeo is True"),
         ({"mount_extra_options": ["noexec"]}, "has noexec, but git runs its hooks from the repositories; take it out."),

@@ -292,6 +292,32 @@ def test_a_node_that_is_not_ready_is_taken_out_and_the_reason_is_said(rig: Rig) 
     assert not [text for text in said if "check passed" in text]
 
 
+LONG = "storage: " + "x" * 130
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (("database: not probed yet; pool ui: 2 of its processes not loaded yet",), "a node is starting"),
+        (("storage is not mounted; database: not probed yet",), "storage is not mounted"),
+        ((f"database: no answer; {LONG}",), "database: no answer"),
+        ((LONG,), LONG[:90]),
+    ],
+)
+def test_the_reason_is_said_once_whole_and_in_peoples_words(rig: Rig, answers: tuple[str, ...], words: str) -> None:
+    health = rig.servers["health"]
+    health.health = [(200, "ready"), (503, "\n".join(answers))]
+    try:
+        wait_for(lambda: rig.request("POST", "/repo/git-receive-pack", basic("jane"), body=b"").status == 503)
+        text = rig.request("POST", "/repo/git-receive-pack", basic("jane"), body=b"").text
+        assert text.startswith(f"No node can serve this now: {words}"), text
+        assert "not probed" not in text and "not loaded" not in text
+        assert len(words) > 80 or text == f"No node can serve this now: {words}\n", text
+    finally:
+        health.health = [(200, "ready"), (200, "writable")]
+    wait_for(rig.servers_up)
+
+
 HG = shutil.which("hg")
 CLIENT = {**os.environ, "GIT_SSL_NO_VERIFY": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "HGRCPATH": "", "HGPLAIN": "1", "no_proxy": "localhost", "LC_ALL": "C"}
 
