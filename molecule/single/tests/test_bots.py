@@ -8,6 +8,7 @@ from pathlib import Path
 import playbook_runs
 from balancer import Balancer
 from machines import Machine, wait_until
+from repositories import Make
 from scm import Client
 from settings import Settings
 from web import Site
@@ -52,7 +53,7 @@ def test_an_expression_that_haproxy_refuses_changes_nothing(node: Machine, setti
     run.check_sentence(r"kallithea_loadbalancer_bot_user_agents holds '\\N\{DIGIT ONE\}', which HAProxy does not take \(")
 
 
-def test_failed_log_ins_are_counted_for_form_and_git(node: Machine, settings: Settings, client: Client) -> None:
+def test_failed_log_ins_are_counted_for_form_and_git(node: Machine, settings: Settings, client: Client, make_repository: Make) -> None:
     """Kallithea answers a wrong password of the form with the form and one of git's with 401; a right one of either costs nothing."""
     stranger = Site(settings)
     assert stranger.post("/_admin/login", {"username": "somebody", "password": "this-is-not-it"}).status == 200
@@ -65,7 +66,7 @@ def test_failed_log_ins_are_counted_for_form_and_git(node: Machine, settings: Se
     before = failures("admin")
     Site(settings).login()
     assert sum(failures("admin")) == sum(before), "right passwords count as failures"
-    client.run("curl -sS -o /dev/null -K curl-wrong " + client.url("nothing/info/refs?service=git-upload-pack"))
+    client.run(f"curl -sS -o /dev/null -K curl-wrong {client.url(make_repository('git', 'guarded'))}/info/refs?service=git-upload-pack")
     assert sum(failures("admin")) == sum(before) + 1
 
 
