@@ -33,16 +33,16 @@ def chance(dice: random.Random, share: float) -> bool:
 
 
 class World:
-    """An empty database in memory, and what fills it."""
+    """An empty database, and what fills it."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str = "sqlite://") -> None:
         """Make the tables, and every permission there is."""
         import kallithea
         import sqlalchemy
         from kallithea.model import base, db, meta
 
         meta.Session.remove()
-        self.engine = sqlalchemy.create_engine("sqlite://")
+        self.engine = sqlalchemy.create_engine(url)
         base.init_model(self.engine)
         meta.Base.metadata.create_all()
         kallithea.DEFAULT_USER_ID = DEFAULT_USER
@@ -62,7 +62,7 @@ class World:
     def user(self, number: int, *, active: bool = True, admin: bool = False) -> None:
         """Write a user."""
         name = "default" if number == DEFAULT_USER else f"user-{number}"
-        row = {"user_id": number, "username": name, "password": "", "firstname": "", "lastname": "", "api_key": name, "email": f"{name}@example.com"}
+        row = {"user_id": number, "username": name, "password": "", "firstname": "", "lastname": "", "api_key": f"{number:040}", "email": f"{name}@example.com"}
         self.add(self.db.User, [{**row, "active": active, "admin": admin}])
 
     def repository(self, number: int, owner: int, *, private: bool = False, group: int | None = None) -> None:

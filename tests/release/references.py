@@ -140,7 +140,8 @@ def changed(folder: Path) -> dict[str, Any]:
     git(other, "update-ref", "-d", "refs/heads/master")
     one.fetch(str(other))
     steps["fetched"] = described(one)
-    steps["fetch refused"] = {"outcome": outcome(lambda: one.fetch(str(folder / "no-such"))), **described(one)}
+    outcome(lambda: one.fetch(str(folder / "no-such")))
+    steps["fetch refused"] = described(one)
     # By a push of somebody else: who asks next sees it, and whoever is asked for its commit in the middle of a request too.
     pushed = git(path, "commit-tree", f"{first}^{{tree}}", "-p", first, "-m", "pushed").strip()
     git(path, "update-ref", "refs/heads/pushed", pushed)
