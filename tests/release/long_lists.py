@@ -35,7 +35,7 @@ FIELDS = ("raw_name", "name", "following", "desc", "last_change_iso", "last_chan
 SORTED_BY = {1: 0, 5: 4, 7: 6}
 SEARCHES = ("", "repo", "REPO 7", "7 repo", '"po-1"', "99", "nothing at all", "group", "ä")
 SHOWN = ("show_private_icon", "show_public_icon", "stylify_metalabels")
-WORDS = ("tool", "Library", "https://example.com/", "[stable]", "<b>", "@user-3", "", "docs for #7", "Ünder")
+WORDS = ("tool", "Library", "https://example.com/", "[stable]", "<b>", "@user-3", "", "-", "docs for #7", "Ünder")
 
 
 def fill(folder: Path, size: int, grouped: bool) -> None:
@@ -72,7 +72,7 @@ def fill(folder: Path, size: int, grouped: bool) -> None:
                 "group_id": 1 if in_group else None,
                 "user_id": OWNER if number % 10 == 0 else dice.randint(2, 500),
                 "private": private,
-                "description": " ".join(dice.sample(WORDS, 2)),
+                "description": " ".join(dice.sample(WORDS, dice.randint(1, 2))),
                 "updated_on": changed,
                 "changeset_cache": tip.encode() if dice.random() < 0.9 else dice.choice((None, b"{}", b"no")),
                 "repo_state": dice.choice(("repo_state_created", "repo_state_pending")),
@@ -161,8 +161,8 @@ def table(records: list[Any], search: str, order: tuple[int, str]) -> list[Any]:
 
     def key(row: Any) -> Any:
         value = row.get(field, empty)
-        value = empty if value is None else value
-        return value.lower() if isinstance(value, str) else value
+        value = empty if value in (None, "-") else value
+        return re.sub("<.*?>", "", value).lower() if isinstance(value, str) else value
 
     return sorted(rows, key=key, reverse=order[1] == "desc")
 
