@@ -20,7 +20,10 @@ LEAST = {
     "maintenance_run_seconds": 1,
     "maintenance_repository_seconds": 1,
     "write_wait_seconds": 0,
+    "pull_log_days": 1,
+    "verified_password_seconds": 0,
 }
+MOST = {"verified_password_seconds": 300}
 
 
 def application_problems(settings: Mapping[str, Any]) -> list[str]:
@@ -43,6 +46,9 @@ def application_problems(settings: Mapping[str, Any]) -> list[str]:
     for variable, least in LEAST.items():
         if not str(settings[variable]).isdigit() or int(settings[variable]) < least:
             problems.append(f"kallithea_app_{variable} is {settings[variable]}; give at least {least}.")
+    for variable, most in MOST.items():
+        if str(settings[variable]).isdigit() and int(settings[variable]) > most:
+            problems.append(f"kallithea_app_{variable} is {settings[variable]}; give at most {most}.")
     return problems
 
 

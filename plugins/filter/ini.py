@@ -31,6 +31,8 @@ OWNED = {
     "kallithea_cli_path": "nothing: it follows /opt/kallithea/current",
     "allow_repo_location_change": "kallithea_storage_path",
     "allow_custom_hooks_settings": "nothing: it would let a web administrator run any code on every node",
+    "verified_password_seconds": "kallithea_app_verified_password_seconds",
+    "log_bot_pulls": "kallithea_app_log_bot_pulls",
     "debug": "nothing: it would let every visitor run code",
     "ignore_alembic_revision": "nothing: it would run Kallithea on another version's tables",
     "auto_reload_templates": "nothing: templates change with the release only",

@@ -1,6 +1,6 @@
 """Kallithea's streams of subprocesses, patched and stock: the same bytes, the same errors, nothing that hangs or grows.
 
-Usage: python3 streams.py PATCHED STOCK, two folders that hold kallithea/lib/vcs/subprocessio.py.
+streams.py STOCK PATCHED: folders that hold kallithea/lib/vcs/subprocessio.py.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def same_git(patched: Stream, stock: Stream, folder: pathlib.Path) -> None:
 
 def main() -> None:
     """Compare the two trees."""
-    patched, stock = map(load, sys.argv[1:3])
+    stock, patched = map(load, sys.argv[1:3])
     threading.excepthook = lambda end: IN_THREADS.append(str(end.exc_value))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with repository() as folder:

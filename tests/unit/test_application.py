@@ -24,11 +24,18 @@ GOOD: dict[str, Any] = {
     "maintenance_run_seconds": 7200,
     "maintenance_repository_seconds": 900,
     "write_wait_seconds": 10,
+    "pull_log_days": 90,
+    "verified_password_seconds": 30,
 }
 
 
 def test_the_defaults_are_fine() -> None:
     assert application_problems(GOOD) == []
+
+
+@pytest.mark.parametrize("seconds", [0, 300])
+def test_the_bounds_are_fine(seconds: int) -> None:
+    assert application_problems({**GOOD, "verified_password_seconds": seconds, "pull_log_days": 1}) == []
 
 
 @pytest.mark.parametrize("age", ["30d", "12h"])
@@ -57,6 +64,9 @@ def test_an_age_in_days_or_hours_is_fine(age: str) -> None:
         ({"index_seconds": 5}, "kallithea_app_index_seconds is 5; give at least 60."),
         ({"maintenance_run_seconds": 0}, "kallithea_app_maintenance_run_seconds is 0; give at least 1."),
         ({"write_wait_seconds": "no"}, "kallithea_app_write_wait_seconds is no; give at least 0."),
+        ({"pull_log_days": 0}, "kallithea_app_pull_log_days is 0; give at least 1."),
+        ({"verified_password_seconds": "no"}, "kallithea_app_verified_password_seconds is no; give at least 0."),
+        ({"verified_password_seconds": 3600}, "kallithea_app_verified_password_seconds is 3600; give at most 300."),
         ({"session_days": 0}, "kallithea_app_session_days is 0; give at least 1."),
     ],
 )

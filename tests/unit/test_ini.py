@@ -122,10 +122,12 @@ def test_rendered_ini(sessions: str) -> None:
         kallithea_app_beaker_file_seconds=3600,
         kallithea_app_celery_processes=0,
         kallithea_app_ini={"show_sha_length": 10, "instance_id": "50%"},
+        kallithea_app_log_bot_pulls=sessions == "files",
         kallithea_app_log_level="INFO",
         kallithea_app_scheme="https",
         kallithea_app_session_days=30,
         kallithea_app_sessions=sessions,
+        kallithea_app_verified_password_seconds=30,
         __kallithea_app_broker_url="amqp://u:p@h:5672/%2F",
         __kallithea_app_current="/opt/kallithea/current",
         __kallithea_app_ini_limits={"cut_off_limit": 256000, "show_sha_length": 12},
@@ -134,6 +136,8 @@ def test_rendered_ini(sessions: str) -> None:
     )
     parser = read_back(text)
     assert parser.get("app:main", "smtp_password") == "a%b"
+    assert parser.getint("app:main", "verified_password_seconds") == 30
+    assert parser.getboolean("app:main", "log_bot_pulls") == (sessions == "files")
     assert parser.get("app:main", "celery.broker_url") == "amqp://u:p@h:5672/%2F"
     assert json.loads(parser.get("app:main", "celery.broker_transport_options")) == {"confirm_publish": True}
     assert json.loads(parser.get("app:main", "celery.task_publish_retry_policy"))["max_retries"] == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from machines import Machine
@@ -18,12 +21,31 @@ def packages(node: Machine) -> str:
     return node.run(f"{PYTHON} -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))'").strip()
 
 
-def original(text: str, path: str, folder: Path) -> str:
-    """Return a file of the release as it was before any patch; the folder is for the work."""
+def original(text: str, path: str, folder: Path, since: str = "") -> str:
+    """Return a file of the release as it was before the named patch and those after it, or before all; the folder is for the work."""
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     for patch in sorted(PATCHES.glob("*.patch"), reverse=True):
-        if f"\n+++ b/{path}\n" in patch.read_text():
+        if patch.name >= since and f"\n+++ b/{path}\n" in patch.read_text():
             subprocess.run(["git", "apply", "--reverse", f"--include={path}", str(patch)], cwd=folder, check=True)
     return file.read_text()
+
+
+@contextmanager
+def compared(node: Machine, name: str, patch: str, work: Path) -> Iterator[str]:
+    """Give the command that runs a program of tests/release on the host with the release without the patch and with it."""
+    folder, installed = f"/root/{name}", packages(node)
+    files = re.findall(r"^\+\+\+ b/(\S+)$", (PATCHES / patch).read_text(), re.MULTILINE)
+    # Links, but for what differs; the compiled ones are taken without a look at their source.
+    node.run(f"mkdir -p {folder}/without && cp -rs {installed}/kallithea {folder}/without/")
+    try:
+        for path in files:
+            place, _, module = f"{folder}/without/{path}".rpartition("/")
+            node.run(f"rm -f {place}/{module} {place}/__pycache__/{module.removesuffix('.py')}.*")
+            node.write(f"{place}/{module}", original(node.run(f"cat {installed}/{path}"), path, work, patch))
+        for program in PROGRAMS.glob("*.py"):
+            node.write(f"{folder}/{program.name}", program.read_text())
+        yield f"cd {folder} && {PYTHON} {name}.py {folder}/without {installed}"
+    finally:
+        node.run(f"rm -r {folder}")
