@@ -45,4 +45,4 @@ def test_references(programs: Machine) -> None:
 
 def test_long_lists(programs: Machine) -> None:
     """Pages, order and search of the home page and of a group's page, for anonymous and other users; times with up to 20,000 repositories."""
-    compare(programs, "long_lists.py", 600)
+    compare(programs, "long_lists.py", 900)
