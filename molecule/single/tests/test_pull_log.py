@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import patches
 from machines import Machine
 from repositories import Make
 from scm import Client
@@ -22,14 +19,6 @@ NAMES = "SELECT username FROM user_logs WHERE username IN ('old-pull', 'young-pu
 def pulls(node: Machine, name: str) -> int:
     """Return how many pulls of a repository are in the journal."""
     return int(node.run(SQL, stdin=f"SELECT count(*) FROM user_logs WHERE action = 'pull' AND repository_name = '{name}'"))
-
-
-def test_journal_with_and_without_the_patch(node: Machine, tmp_path: Path) -> None:
-    """Each step of the program, with the release's own packages, on SQLite."""
-    with patches.compared(node, "pull_log", "speed-07-pull-log.patch", tmp_path) as command:
-        said = node.run(command, seconds=180)
-    print(said)
-    assert "git: a bot's clone" in said, said
 
 
 def test_a_person_who_finds_nothing_leaves_nothing(node: Machine, client: Client, make_repository: Make) -> None:
