@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import bind_problem, network
 
 AGE = re.compile(r"[1-9][0-9]*[dh]")
+PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+NETWORK = re.compile(r"nfs|cifs|smb|ceph|gluster|lustre|gfs2|ocfs2|9p$|virtiofs|afs|beegfs|fuse\.(gluster|sshfs|ceph|s3)")
+# As kallithea-pack-cache has it.
+KEPT_FREE = 0.05
 LEAST = {
     "index_seconds": 60,
     "cleanup_seconds": 60,
@@ -22,6 +27,8 @@ LEAST = {
     "write_wait_seconds": 0,
     "pull_log_days": 1,
     "verified_password_seconds": 0,
+    "pack_cache_bytes": 0,
+    "pack_cache_seconds": 1,
 }
 MOST = {"verified_password_seconds": 300}
 
@@ -52,9 +59,35 @@ def application_problems(settings: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def pack_cache_problems(path: str, size: int | str, storage_path: str, name: str, state: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where the cache of packs cannot lie where it is to, or has no room there."""
+    wanted = str(size)
+    if not wanted.isdigit() or int(wanted) == 0:
+        return []
+    named = f"kallithea_app_pack_cache_path {path}"
+    if not PLAIN_PATH.fullmatch(path):
+        return [f"{named} is not an absolute path of letters, digits and ._-; give one such as /var/cache/kallithea/packs."]
+    if holds(storage_path, path):
+        return [f"{named} lies on the shared storage, where reading it costs more than it saves; give a folder on a disk of the host's own."]
+    disk = max((disk for disk in state["disks"] if holds(disk["path"], path)), key=lambda disk: len(disk["path"]), default=None)
+    if disk and NETWORK.match(disk["fstype"]):
+        return [f"{named} of host {name} lies on {disk['fstype']}, a network file system; give a folder on a disk of the host's own."]
+    if disk and disk["bytes"] and int(wanted) > disk["bytes"] * (1 - KEPT_FREE):
+        return [
+            f"kallithea_app_pack_cache_bytes is {wanted}, but the disk of {path} on host {name} has {disk['bytes']} bytes, "
+            f"of which {KEPT_FREE:.0%} stay free; give less, or 0 for no cache."
+        ]
+    return []
+
+
+def holds(folder: str, path: str) -> bool:
+    """Tell whether a path is the folder or lies in it."""
+    return pathlib.PurePosixPath(path).is_relative_to(folder)
+
+
 class FilterModule:
     """Filters of the collection."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"application_problems": application_problems}
+        return {"application_problems": application_problems, "pack_cache_problems": pack_cache_problems}

@@ -110,6 +110,12 @@ def parse_mount(text: str, path: str) -> dict[str, Any]:
     return result
 
 
+def parse_mounts(text: str) -> list[dict[str, str]]:
+    """Return the mounts of /proc/self/mountinfo, each path once: of several mounts one over the other the last is seen."""
+    paths = dict.fromkeys(unescape(fields[4]) for fields in (line.split(" ") for line in text.splitlines()) if len(fields) > 6)
+    return [{"path": path, "fstype": parse_mount(text, path)["fstype"]} for path in paths]
+
+
 def parse_exports(text: str) -> list[str]:
     """Return the paths that a file in the form of /etc/exports names."""
     found = (EXPORT.match(line) for line in text.replace("\\\n", " ").splitlines())

@@ -87,6 +87,10 @@ state:
       description: The host's own IP addresses, loopback included, those of one link only left out.
       type: list
       elements: str
+    disks:
+      description: The mounts, each with its path, fstype and bytes (its size; 0 where that was not asked, as of a network file system).
+      type: list
+      elements: dict
     clock_ahead:
       description: Seconds by which the host's clock is ahead of the controller's, the time that asking took included.
       type: float
@@ -217,6 +221,7 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.host_state impor
     parse_listening,
     parse_meminfo_mb,
     parse_mount,
+    parse_mounts,
     parse_packages,
     summarize_entries,
 )
@@ -224,6 +229,7 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.text_files impor
 
 MARKER = ".kallithea-cluster"
 EXPORTS = ("/etc/exports", "/etc/exports.d/*.exports")
+LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "overlay", "tmpfs")
 # A mount whose server is gone lets whoever looks wait for ever.
 STORAGE_SECONDS = 20.0
 Answer = TypeVar("Answer")
@@ -334,6 +340,19 @@ def look_at(path: str, uid: int, gid: int) -> tuple[dict[str, object], dict[str,
     return found, {"exists": marked, "cluster_id": parse_cluster_id(text or "")}
 
 
+def disks() -> list[dict[str, object]]:
+    """Return the mounts; only those on a disk of the host's own are asked for their size, since others may let us wait for ever."""
+    result: list[dict[str, object]] = []
+    for mount in parse_mounts(read("/proc/self/mountinfo")):
+        size = 0
+        if mount["fstype"] in LOCAL:
+            with contextlib.suppress(OSError):
+                status = os.statvfs(mount["path"])
+                size = status.f_frsize * status.f_blocks
+        result.append({**mount, "bytes": size})
+    return result
+
+
 def main() -> None:
     """Answer with the host's state."""
     moment = time.time()
@@ -369,6 +388,7 @@ def main() -> None:
             "storage": found,
             "storage_identity": cluster(module.params["storage_file"]),
             "exports": exports(),
+            "disks": disks(),
             "storage_accepted": parse_accepted(read(module.params["accepted_file"])),
             **accounts(module.params["user"], module.params["uid"], module.params["gid"]),
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.kallithea.cluster.plugins.filter.application import application_problems
+from ansible_collections.kallithea.cluster.plugins.filter.application import application_problems, pack_cache_problems
 
 GOOD: dict[str, Any] = {
     "name": "app1",
@@ -26,6 +26,8 @@ GOOD: dict[str, Any] = {
     "write_wait_seconds": 10,
     "pull_log_days": 90,
     "verified_password_seconds": 30,
+    "pack_cache_bytes": 2 << 30,
+    "pack_cache_seconds": 3600,
 }
 
 
@@ -68,7 +70,59 @@ def test_an_age_in_days_or_hours_is_fine(age: str) -> None:
         ({"verified_password_seconds": "no"}, "kallithea_app_verified_password_seconds is no; give at least 0."),
         ({"verified_password_seconds": 3600}, "kallithea_app_verified_password_seconds is 3600; give at most 300."),
         ({"session_days": 0}, "kallithea_app_session_days is 0; give at least 1."),
+        ({"pack_cache_bytes": -1}, "kallithea_app_pack_cache_bytes is -1; give at least 0."),
+        ({"pack_cache_seconds": 0}, "kallithea_app_pack_cache_seconds is 0; give at least 1."),
     ],
 )
 def test_each_mistake_is_one_sentence(change: dict[str, Any], sentence: str) -> None:
     assert application_problems({**GOOD, **change}) == [sentence]
+
+
+PACKS = "/var/cache/kallithea/packs"
+PATH = f"kallithea_app_pack_cache_path {PACKS}"
+
+
+def cache_problems(path: str = PACKS, size: int = 2 << 30, mounts: dict[str, tuple[str, int]] | None = None) -> list[str]:
+    """Return what is wrong with a cache of packs on a host that has these mounts beside its own disk and the storage."""
+    there = {"/": ("ext4", 10 << 30), "/srv/kallithea": ("nfs4", 0), **(mounts or {})}
+    state = {"disks": [{"path": path, "fstype": fstype, "bytes": number} for path, (fstype, number) in there.items()]}
+    found: list[str] = pack_cache_problems(path, size, "/srv/kallithea", "app1", state)
+    return found
+
+
+@pytest.mark.parametrize("mounts", [{}, {"/var/cache": ("ext4", 4 << 30)}, {"/var/cach": ("nfs4", 0)}, {"/var/cache": ("xfs", 0)}])
+def test_a_cache_on_a_disk_of_the_hosts_own_is_fine(mounts: dict[str, tuple[str, int]]) -> None:
+    assert cache_problems(mounts=mounts) == []
+
+
+def test_a_cache_that_is_off_may_lie_anywhere() -> None:
+    assert cache_problems("/srv/kallithea", 0) == []
+
+
+@pytest.mark.parametrize("path", ["packs", "/var/a b", "/var/$(x)", "/", "/var/../srv/kallithea/packs"])
+def test_a_cache_needs_a_plain_path(path: str) -> None:
+    assert cache_problems(path) == [
+        f"kallithea_app_pack_cache_path {path} is not an absolute path of letters, digits and ._-; give one such as /var/cache/kallithea/packs."
+    ]
+
+
+@pytest.mark.parametrize("path", ["/srv/kallithea", "/srv/kallithea/data/packs"])
+def test_a_cache_on_the_shared_storage(path: str) -> None:
+    assert cache_problems(path) == [
+        f"kallithea_app_pack_cache_path {path} lies on the shared storage, where reading it costs more than it saves; "
+        "give a folder on a disk of the host's own."
+    ]
+
+
+@pytest.mark.parametrize("fstype", ["nfs4", "cifs", "ceph", "fuse.glusterfs", "9p"])
+def test_a_cache_on_a_network_file_system(fstype: str) -> None:
+    assert cache_problems(mounts={"/var/cache": (fstype, 0)}) == [
+        f"{PATH} of host app1 lies on {fstype}, a network file system; give a folder on a disk of the host's own."
+    ]
+
+
+@pytest.mark.parametrize(("size", "disk"), [(10 << 30, 10 << 30), (2 << 30, 1 << 30), (96, 100)])
+def test_a_cache_larger_than_its_disk(size: int, disk: int) -> None:
+    assert cache_problems(size=size, mounts={"/var/cache": ("ext4", disk)}) == [
+        f"kallithea_app_pack_cache_bytes is {size}, but the disk of {PACKS} on host app1 has {disk} bytes, of which 5% stay free; give less, or 0 for no cache."
+    ]

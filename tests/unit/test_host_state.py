@@ -6,6 +6,7 @@ import contextlib
 import json
 import pathlib
 import time
+import types
 from collections.abc import Iterator
 
 import pytest
@@ -114,6 +115,34 @@ def test_what_is_mounted_at_a_path(path: str, mount: tuple[str, str, list[str]] 
     found = host_state.parse_mount(MOUNTS, path)
     assert found["is_mount"] == (mount is not None)
     assert (found["fstype"], found["source"], found["options"]) == (mount or ("", "", []))
+
+
+def test_all_mounts() -> None:
+    text = (
+        "22 1 254:0 / / rw - ext4 /dev/vda rw\n97 22 0:50 / /srv/with\\040blank rw - nfs4 files:/k rw\n98 22 0:51 / /srv/k rw - autofs a rw\n"
+        "99 98 0:52 / /srv/k rw shared:1 - nfs4 files:/k rw\n"
+    )
+    assert host_state.parse_mounts(text) == [
+        {"path": "/", "fstype": "ext4"},
+        {"path": "/srv/with blank", "fstype": "nfs4"},
+        {"path": "/srv/k", "fstype": "nfs4"},
+    ]
+
+
+def test_only_the_hosts_own_disks_are_asked_for_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = "22 1 254:0 / / rw - ext4 /dev/vda rw\n97 22 0:50 / /srv/k rw - nfs4 files:/k rw\n98 22 0:51 / /gone rw - xfs /dev/vdb rw\n"
+    monkeypatch.setattr(module, "read", lambda _path: mounts)
+    asked: list[str] = []
+
+    def size(path: str) -> types.SimpleNamespace:
+        asked.append(path)
+        if path == "/gone":
+            raise FileNotFoundError
+        return types.SimpleNamespace(f_frsize=4096, f_blocks=10)
+
+    monkeypatch.setattr(module.os, "statvfs", size)
+    assert [(disk["path"], disk["bytes"]) for disk in module.disks()] == [("/", 40960), ("/srv/k", 0), ("/gone", 0)]
+    assert asked == ["/", "/gone"]
 
 
 def test_a_storage_that_hangs_is_given_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

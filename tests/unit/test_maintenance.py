@@ -45,7 +45,12 @@ class Site:
         assert spec is not None
         self.program: Any = importlib.util.module_from_spec(spec)
         loader.exec_module(self.program)
-        values = {"kallithea_storage_path": str(self.storage), "__kallithea_app_config": str(folder), "kallithea_app_write_wait_seconds": 5}
+        values = {
+            "kallithea_storage_path": str(self.storage),
+            "__kallithea_app_config": str(folder),
+            "kallithea_app_write_wait_seconds": 5,
+            "kallithea_app_pack_cache_bytes": 0,
+        }
         (folder / "gitconfig").write_text(render("app", "gitconfig.j2", values))
         self.writer = folder / "kallithea-git"
         self.writer.write_text(render("app", "kallithea-git.j2", values))

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from render import ROOT
+from render import ROOT, render
 
 PROGRAM = ROOT / "roles" / "app" / "files" / "kallithea-pack-cache"
 GIT = shutil.which("git") or "git"
-SIZE = 400_000
+SIZE = 600_000
 ARGUMENTS = ["pack-objects", "--revs", "--stdout", "--delta-base-offset"]
 # Stands before git: notes each run, and does what the file "trouble" says.
 RUNNER = """#!/bin/sh
@@ -622,3 +622,52 @@ def test_counters_that_cannot_be_read_begin_anew_with_the_next_file(rig: Rig) ->
     (rig.cache / "kallithea_pack_cache.prom").write_text("garbage\n")
     assert rig.objects(rig.clone(path)) == rig.objects(path)
     assert rig.runs == 1
+
+
+def hook(rig: Rig) -> None:
+    """Let git ask the cache as it does on a host."""
+    lib = rig.folder / "lib"
+    lib.mkdir()
+    (lib / "kallithea-pack-cache").symlink_to(PROGRAM)
+    values = {"__kallithea_app_lib": str(lib), "kallithea_app_pack_cache_path": str(rig.cache)}
+    script = lib / "kallithea-pack-objects"
+    script.write_text(render("app", "kallithea-pack-objects.j2", values))
+    script.chmod(0o755)
+    configuration = rig.folder / "gitconfig"
+    configuration.write_text(render("app", "gitconfig.j2", values).replace("/kallithea-pack-objects", f"/kallithea-pack-objects {rig.runner}"))
+
+
+def test_only_what_can_save_something_reaches_the_cache(rig: Rig) -> None:
+    hook(rig)
+    path = rig.repository("one", commits=5)
+    old = rig.clone(path)
+    rig.clone(path)
+    assert (rig.runs, rig.counted) == (2, (0, 0, 0))
+    rig.git("repack", "-adq", folder=path)
+    for _round in range(2):
+        assert rig.objects(rig.clone(path)) == rig.objects(path)
+        assert len(rig.objects(rig.clone(path, "--depth=1"))) == 3
+    assert (rig.runs, rig.counted) == (4, (2, 2, 0))
+    # Who has a part of it is answered by git alone.
+    rig.commit(path)
+    rig.git("fetch", "-q", "origin", "main:main", folder=old)
+    assert rig.objects(old) == rig.objects(path)
+    assert (rig.runs, rig.counted) == (5, (2, 2, 0))
+
+
+def test_a_request_of_many_references_reaches_git_whole(rig: Rig) -> None:
+    hook(rig)
+    path = rig.repository("one", commits=5)
+    branches = "".join(f"commit refs/heads/b{number}\ncommitter a <a@example.org> {number} +0000\ndata 0\nfrom refs/heads/main\n" for number in range(3000))
+    rig.git("fast-import", "--quiet", folder=path, given=branches.encode())
+    rig.git("repack", "-adq", folder=path)
+    rig.git("pack-refs", "--all", folder=path)
+    for _round in range(2):
+        assert rig.objects(rig.clone(path)) == rig.objects(path)
+    assert rig.counted == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("size", "there"), [(0, False), (1 << 30, True)])
+def test_git_knows_of_the_cache_where_it_is_on(size: int, there: bool) -> None:
+    values = {"kallithea_app_pack_cache_bytes": size}
+    assert ("packObjectsHook = /usr/local/lib/kallithea/kallithea-pack-objects\n" in render("app", "gitconfig.j2", values)) == there

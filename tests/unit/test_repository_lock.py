@@ -50,7 +50,12 @@ class Site:
         self.locks = self.storage / "locks" / "group" / "one.git"
         (self.storage / "locks").mkdir(parents=True)
         self.program = folder / "kallithea-git"
-        values = {"kallithea_storage_path": str(self.storage), "__kallithea_app_config": str(folder), "kallithea_app_write_wait_seconds": 2}
+        values = {
+            "kallithea_storage_path": str(self.storage),
+            "__kallithea_app_config": str(folder),
+            "kallithea_app_write_wait_seconds": 2,
+            "kallithea_app_pack_cache_bytes": 0,
+        }
         self.program.write_text(render("app", "kallithea-git.j2", values))
         self.program.chmod(0o755)
         (folder / "gitconfig").write_text(render("app", "gitconfig.j2", values))
