@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
@@ -25,10 +26,12 @@ SIZE = 600_000
 ARGUMENTS = ["pack-objects", "--revs", "--stdout", "--delta-base-offset"]
 # Stands before git: notes each run, and does what the file "trouble" says.
 RUNNER = """#!/bin/sh
+trouble=$(cat {folder}/trouble)
 echo run >>{folder}/runs
-exec 9>&-
-case $(cat {folder}/trouble) in
+case $trouble in
   slow) sleep 1; exec "$@" ;;
+  silent) exec sleep 60 ;;
+  failing) "$@"; exit 3 ;;
   stuck) "$@" | {{ head -c 300000; exec sleep 60; }} ;;
   *) exec "$@" ;;
 esac
@@ -384,11 +387,14 @@ def test_a_client_that_takes_its_time_holds_nobody_up(rig: Rig) -> None:
     rig.trouble.write_text("slow")
     slow = rig.start(path)
     wait_for(lambda: rig.runs == 1)
-    others = [rig.start(path), rig.start(path)]
-    rig.check(path, others[0].communicate(timeout=20)[0])
-    # The other one reads nothing either.
-    late = rig.start(path)
-    assert late.communicate(timeout=20)[0] == slow.communicate(timeout=20)[0] == others[1].communicate(timeout=20)[0]
+    # They read nothing either, yet each has something to read.
+    others = [rig.start(path) for _number in range(3)]
+    for process in others:
+        assert process.stdout
+        assert select.select([process.stdout], [], [], 20)[0]
+    packs = {process.communicate(timeout=20)[0] for process in (*others, slow)}
+    assert len(packs) == 1
+    rig.check(path, packs.pop())
     assert rig.counted == (3, 1, 0)
 
 
@@ -403,12 +409,13 @@ def go_away(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
 
 
+@pytest.mark.parametrize("trouble", ["stuck", "silent"])
 @pytest.mark.parametrize(("end", "status"), [(stop, -signal.SIGKILL), (go_away, 141)])
-def test_who_waits_goes_on_where_the_first_one_ended(rig: Rig, end: Callable[[subprocess.Popen[bytes]], None], status: int) -> None:
+def test_who_waits_goes_on_where_the_first_one_ended(rig: Rig, end: Callable[[subprocess.Popen[bytes]], None], status: int, trouble: str) -> None:
     path = rig.repository("one")
-    rig.trouble.write_text("stuck")
+    rig.trouble.write_text(trouble)
     first = rig.start(path)
-    wait_for(lambda: sum(path.stat().st_size for path in rig.unfinished) >= 200_000)
+    wait_for(lambda: rig.runs == 1 and (trouble == "silent" or sum(path.stat().st_size for path in rig.unfinished) >= 200_000))
     rig.trouble.write_text("")
     second = rig.start(path)
     time.sleep(0.2)
@@ -433,8 +440,12 @@ def test_what_a_killed_process_has_left_is_written_anew_and_removed_at_last(rig:
         process.wait(timeout=20)
         rig.trouble.write_text("")
         if place == path:
-            rig.check(path, rig.start(path).communicate(timeout=20)[0])
+            # Longer than what comes in its place.
+            os.truncate(rig.unfinished[0], SIZE * 5)
+            for _round in range(2):
+                rig.check(path, rig.start(path).communicate(timeout=20)[0])
             assert not rig.unfinished
+            assert rig.counted == (1, 1, 0)
     assert len(rig.unfinished) == 1
     os.utime(rig.unfinished[0], (1, 1))
     third = rig.repository("third")
@@ -554,16 +565,17 @@ def test_an_entry_of_another_time_is_made_anew(rig: Rig, when: int) -> None:
 def test_what_was_not_used_for_longest_is_removed_first(rig: Rig) -> None:
     rig.configure(limit=SIZE * 5)
     paths = [rig.repository(name) for name in ("one", "two", "three")]
-    for path in (paths[0], paths[1], paths[0], paths[2]):
-        rig.clone(path)
+    # The file system notes who reads first after a write, and nobody who reads later.
+    for number in (0, 0, 1, 1, 0, 2):
+        rig.clone(paths[number])
         time.sleep(0.02)
-    assert rig.counted == (1, 3, 0)
+    assert rig.counted == (3, 3, 0)
     assert len(rig.entries) == 2
     assert rig.counters["stored_bytes"] == sum(path.stat().st_size for path in rig.entries)
     rig.clone(paths[0])
-    assert rig.counted == (2, 3, 0)
+    assert rig.counted == (4, 3, 0)
     rig.clone(paths[1])
-    assert rig.counted == (2, 4, 0)
+    assert rig.counted == (4, 4, 0)
 
 
 def test_what_is_old_is_removed_by_who_writes_next(rig: Rig) -> None:
@@ -596,6 +608,18 @@ def test_a_git_that_fails_fails_as_without_a_cache(rig: Rig, folder: str) -> Non
     process = rig.start(path)
     pack, errors = process.communicate(timeout=20)
     assert (process.returncode, pack, errors) == (stock.returncode, stock.stdout, stock.stderr)
+    assert not rig.entries
+    assert not rig.unfinished
+
+
+def test_what_a_git_has_said_that_fails_at_last_is_not_kept(rig: Rig) -> None:
+    path = rig.repository("one")
+    rig.trouble.write_text("failing")
+    for _round in range(2):
+        process = rig.start(path)
+        rig.check(path, process.communicate(timeout=20)[0])
+        assert process.returncode == 3
+    assert rig.runs == 2
     assert not rig.entries
     assert not rig.unfinished
 
@@ -643,16 +667,20 @@ def test_only_what_can_save_something_reaches_the_cache(rig: Rig) -> None:
     old = rig.clone(path)
     rig.clone(path)
     assert (rig.runs, rig.counted) == (2, (0, 0, 0))
+    small = rig.repository("small")
+    rig.git("repack", "-adq", folder=small)
+    rig.clone(small)
+    assert (rig.runs, rig.counted) == (3, (0, 0, 0))
     rig.git("repack", "-adq", folder=path)
     for _round in range(2):
         assert rig.objects(rig.clone(path)) == rig.objects(path)
         assert len(rig.objects(rig.clone(path, "--depth=1"))) == 3
-    assert (rig.runs, rig.counted) == (4, (2, 2, 0))
+    assert (rig.runs, rig.counted) == (5, (2, 2, 0))
     # Who has a part of it is answered by git alone.
     rig.commit(path)
     rig.git("fetch", "-q", "origin", "main:main", folder=old)
     assert rig.objects(old) == rig.objects(path)
-    assert (rig.runs, rig.counted) == (5, (2, 2, 0))
+    assert (rig.runs, rig.counted) == (6, (2, 2, 0))
 
 
 def test_a_request_of_many_references_reaches_git_whole(rig: Rig) -> None:
