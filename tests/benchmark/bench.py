@@ -27,6 +27,7 @@ import report
 from client import BenchFailed, Browser, Git
 from content import Content
 from figures import Figure, difference, fast_import, nearest, parse_lock, parse_sizes, parse_wrk, ratio, table
+from large import Large
 from storms import Storms
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -35,6 +36,8 @@ ROOT = HERE.parents[1]
 # The parts that run without a name, and how long the others may take.
 PARTS = ("pages", "static", "git", "lock")
 STORM_SECONDS = {"separation": 2700, "separation-shared": 2700, "scaling": 3600, "balancer": 900, "fairness": 1500, "beaker": 2700, "costs": 900}
+# Each with the making of plain Kallithea, which the first one in a run does for all.
+STORM_SECONDS |= {"many": 5400, "bigrepo": 5400, "stall": 3600, "push": 1800, "clone": 2700, "fetch": 1800}
 STATIC_FOLDERS = ("images/", "css/", "js/", "codemirror/", "fontello/")
 # The roles' defaults, which the demo has; a port that does not answer is said before anything is measured.
 STATIC_PORT, SCM_PORT, WRITE_PORT = 8080, 8082, 8083
@@ -123,6 +126,7 @@ class Bench:
         self.output = output
         self.cluster = cluster
         self.deadline = deadline
+        self.quick = quick
         self.rounds, self.seconds = (1, 2) if quick else (3, 6)
         self.storm_seconds = QUICK_PHASE_SECONDS if quick else PHASE_SECONDS
         self.figures: list[Figure] = []
@@ -235,13 +239,7 @@ class Bench:
 
     def feed(self) -> None:
         """Let git import the commits."""
-        with subprocess.Popen(["git", "-C", str(self.folder / "source"), "fast-import", "--quiet"], stdin=subprocess.PIPE, env=self.git.environment) as git:
-            assert git.stdin is not None
-            for piece in fast_import(COMMITS, REPOSITORY_BYTES):
-                git.stdin.write(piece)
-            git.stdin.close()
-        if git.returncode:
-            raise BenchFailed("git fast-import failed (see above).")
+        self.git.says("-C", "source", "fast-import", "--quiet", pieces=fast_import(COMMITS, REPOSITORY_BYTES))
 
     def pages(self) -> None:
         """Pages per second with few and with many processes, by https through the balancer."""
@@ -407,12 +405,13 @@ class Bench:
         if not self.ci_url:
             raise BenchFailed("KALLITHEA_CI_URL is not set: build servers use the bots' name.")
         self.start()
-        storms = Storms(self, self.ca_file).by_name()
-        for name in parts:
-            self.deadline.check()
-            say(f"== {name}")
-            with self.part(name):
-                storms[name]()
+        with Large(self, self.ca_file) as large:
+            benchmarks = Storms(self, self.ca_file).by_name() | large.by_name()
+            for name in parts:
+                self.deadline.check()
+                say(f"== {name}")
+                with self.part(name):
+                    benchmarks[name]()
 
     def clean(self) -> list[str]:
         """Remove repositories, what Kallithea keeps of deleted ones, and our sessions; return what could not be removed."""

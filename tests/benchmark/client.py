@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.cookiejar
 import json
 import os
@@ -11,14 +12,19 @@ import shlex
 import signal
 import ssl
 import subprocess
+import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from storm import TOKEN, git_environment
 
 STEP_SECONDS = 60
+# What is made on this machine for a site.
+SOURCE_SECONDS = 600
 
 
 class BenchFailed(Exception):
@@ -45,10 +51,10 @@ class Browser:
         self.url = url
         self.opener.addheaders = [("X-Forwarded-Proto", "https")] if url.startswith("http:") else []
 
-    def page(self, path: str, form: dict[str, str] | None = None) -> str:
+    def page(self, path: str, form: dict[str, str] | None = None, seconds: float = STEP_SECONDS) -> str:
         """Return a page's text; with a form, post it."""
         data = urllib.parse.urlencode(form).encode() if form else None
-        with self.opener.open(self.url + path, data, timeout=STEP_SECONDS) as answer:
+        with self.opener.open(self.url + path, data, timeout=seconds) as answer:
             text: bytes = answer.read()
         return text.decode("utf-8", "replace")
 
@@ -101,26 +107,63 @@ class Git:
         self.folder = folder
         self.environment = git_environment(folder, user, password, ca_file)
 
-    def run(self, *arguments: str) -> float:
-        """Run git and return its seconds; one that hangs ends with all its helpers."""
-        begin = time.monotonic()
-        with subprocess.Popen(
-            ("git", *arguments),
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as git:
-            try:
-                _, said = git.communicate(timeout=STEP_SECONDS)
-            except BaseException as error:
-                os.killpg(git.pid, signal.SIGKILL)
-                if isinstance(error, subprocess.TimeoutExpired):
-                    raise BenchFailed(f"{shlex.join(git.args)} took longer than {STEP_SECONDS} s.") from error  # type: ignore[arg-type]
-                raise
-        if git.returncode:
-            raise BenchFailed(f"git {shlex.join(arguments)} ended with {git.returncode}: {said.strip()[-400:]}")
-        return time.monotonic() - begin
+    def run(self, *arguments: str, seconds: float = STEP_SECONDS) -> float:
+        """Run git and return its seconds."""
+        return timed(("git", *arguments), self.folder, self.environment, seconds)[0]
+
+    def says(self, *arguments: str, pieces: Iterable[bytes] = ()) -> str:
+        """Feed git the pieces and return what it printed; for work on this machine alone."""
+        return timed(("git", *arguments), self.folder, self.environment, SOURCE_SECONDS, pieces)[1]
+
+
+class Hg:
+    """Real hg in a folder of its own."""
+
+    def __init__(self, folder: pathlib.Path, url: str, user: str, password: str, ca_file: str) -> None:
+        """Write the private file that hg reads the credentials from."""
+        self.folder = folder
+        parts = urllib.parse.urlsplit(url)
+        settings = folder / "hgrc"
+        settings.touch(mode=0o600)
+        settings.write_text(
+            f"[ui]\nusername = Bench\n[web]\ncacerts = {ca_file}\n[auth]\nsite.prefix = {parts.netloc}\nsite.schemes = {parts.scheme}\n"
+            f"site.username = {user}\nsite.password = {password}\n"
+        )
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8", "HGRCPATH": str(settings)}
+
+    def run(self, *arguments: str, seconds: float = STEP_SECONDS) -> float:
+        """Run hg and return its seconds."""
+        return timed(("hg", *arguments), self.folder, self.environment, seconds)[0]
+
+    def says(self, *arguments: str) -> str:
+        """Run hg on this machine alone and return what it printed."""
+        return timed(("hg", *arguments), self.folder, self.environment, STEP_SECONDS)[1]
+
+
+def timed(command: Sequence[str], folder: pathlib.Path, environment: Mapping[str, str], seconds: float, pieces: Iterable[bytes] = ()) -> tuple[float, str]:
+    """Run a program that reads the pieces, and return its seconds and what it printed; one that hangs ends with all its helpers."""
+    begin = time.monotonic()
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=said, stderr=complained, start_new_session=True)
+        limit = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+        limit.start()
+        try:
+            assert process.stdin
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                for piece in pieces:
+                    process.stdin.write(piece)
+            status = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        finally:
+            limit.cancel()
+        taken = time.monotonic() - begin
+        for stream in (said, complained):
+            stream.seek(0)
+        if status == -signal.SIGKILL and taken >= seconds:
+            raise BenchFailed(f"{shlex.join(command)} took longer than {seconds:.0f} s.")
+        if status:
+            raise BenchFailed(f"{shlex.join(command)} ended with {status}: {complained.read().decode(errors='replace').strip()[-400:]}")
+        return taken, said.read().decode(errors="replace").strip()

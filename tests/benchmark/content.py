@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import secrets
-import subprocess
-import urllib.parse
-from collections.abc import Sequence
 from typing import Any
 
-from client import BenchFailed, Browser, Git
+from client import Browser, Git, Hg
 
 HG_CHANGES = 200
 HG_SECONDS = 120
@@ -47,26 +43,12 @@ class Content:
 
     def push_hg(self) -> None:
         """Make a Mercurial repository once, and push it."""
-        source, settings = self.folder / "source-hg", self.folder / "hgrc"
-        parts = urllib.parse.urlsplit(self.url)
-        settings.touch(mode=0o600)
-        settings.write_text(
-            f"[ui]\nusername = Bench\n[web]\ncacerts = {self.ca_file}\n[auth]\nsite.prefix = {parts.netloc}\nsite.schemes = {parts.scheme}\n"
-            f"site.username = {self.admin.user}\nsite.password = {self.admin.password}\n"
-        )
-        commands: list[Sequence[str]] = [["-R", str(source), "push", "-q", f"{self.url}/{self.hg}"]]
+        source = self.folder / "source-hg"
+        self.mercurial = Hg(self.folder, self.url, self.admin.user, self.admin.password, self.ca_file)
         if not source.exists():
-            commands = [["init", str(source)], ["-R", str(source), "debugbuilddag", "--new-file", f"+{HG_CHANGES}"], *commands]
-        for command in commands:
-            environment = {**self.environment, "HGRCPATH": str(settings)}
-            done = subprocess.run(["hg", *command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HG_SECONDS, check=False)
-            if done.returncode:
-                raise BenchFailed(f"hg {command[-2]} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What hg needs besides its settings."""
-        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
+            self.mercurial.run("init", str(source))
+            self.mercurial.run("-R", str(source), "debugbuilddag", "--new-file", f"+{HG_CHANGES}", seconds=HG_SECONDS)
+        self.mercurial.run("-R", str(source), "push", "-q", f"{self.url}/{self.hg}", seconds=HG_SECONDS)
 
     def pages(self) -> list[dict[str, Any]]:
         """Return what people look at."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from client import BenchFailed, Git
+from client import Git
 from content import Content
 from figures import Figure
 from hosts import Hosts, cpu_seconds
@@ -18,6 +20,7 @@ from hosts import Hosts, cpu_seconds
 PAGES, QUESTIONS, TRANSFERS = 30, 10, 4
 IDLE_SECONDS = 10
 TIERS = ("app", "loadbalancer", "database")
+Result = TypeVar("Result")
 
 
 class Meter:
@@ -38,11 +41,16 @@ class Meter:
     def cost(self, count: int, do: Callable[[int], object]) -> dict[str, float]:
         """Return the milliseconds that one of so many operations cost each tier."""
         do(-1)
+        return self.weigh(count, do)[1]
+
+    def weigh(self, count: int, do: Callable[[int], Result], limit: float = math.inf) -> tuple[list[Result], dict[str, float]]:
+        """Return what so many operations said, or as many of them as began within the limit, and the milliseconds that one cost each tier."""
+        results: list[Result] = []
         before, begin = self.seconds(), time.monotonic()
-        for number in range(count):
-            do(number)
+        while len(results) < count and (not results or time.monotonic() - begin < limit):
+            results.append(do(len(results)))
         taken = time.monotonic() - begin
-        return {tier: max(0.0, (now - before[tier] - self.idle[tier] * taken) / count * 1000) for tier, now in self.seconds().items()}
+        return results, {tier: max(0.0, (now - before[tier] - self.idle[tier] * taken) / len(results) * 1000) for tier, now in self.seconds().items()}
 
 
 class Work:
@@ -55,13 +63,6 @@ class Work:
     def page(self, path: str) -> None:
         """Look at a page."""
         self.content.admin.page(path)
-
-    def hg(self, *arguments: str) -> None:
-        """Run hg with the administrator's password."""
-        environment = {**self.content.environment, "HGRCPATH": str(self.content.folder / "hgrc")}
-        done = subprocess.run(["hg", *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            raise BenchFailed(f"hg {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
 
     @contextlib.contextmanager
     def copy(self) -> Iterator[str]:
@@ -85,7 +86,7 @@ class Work:
     def hg_clone(self, _: int) -> None:
         """Clone without a working copy."""
         with self.copy() as folder:
-            self.hg("clone", "-q", "--noupdate", f"{self.url}/{self.content.hg}", str(self.content.folder / folder))
+            self.content.mercurial.run("clone", "-q", "--noupdate", f"{self.url}/{self.content.hg}", str(self.content.folder / folder))
 
     def all(self) -> dict[str, tuple[int, Callable[[int], object]]]:
         """Return the operations by name, each with how often it is done in a run."""
@@ -96,7 +97,7 @@ class Work:
             "git ls-remote": (QUESTIONS, lambda _: self.git.run("ls-remote", "-q", git)),
             "git clone of 20 MB": (TRANSFERS, self.git_clone),
             "git push": (TRANSFERS, self.git_push),
-            "hg identify": (QUESTIONS, lambda _: self.hg("identify", hg)),
+            "hg identify": (QUESTIONS, lambda _: self.content.mercurial.run("identify", hg)),
             "hg clone": (TRANSFERS, self.hg_clone),
         }
 

@@ -16,6 +16,8 @@ FIRST_COMMIT = 1_700_000_000
 # A generator that used more of its core measured itself.
 GENERATOR_LIMIT = 0.9
 PERCENTILES = (50, 95, 99)
+# What the commits of a long history change.
+MODULES, MODULE_LINES = 40, 25
 # What people look at in the repository besides what is cloned.
 TEXTS = {
     "README.rst": "Benchmark\n=========\n\n" + "A repository that nobody needs.\n\n* one\n* two\n\n" * 10,
@@ -237,12 +239,18 @@ def table(figures: list[Figure]) -> str:
     )
 
 
-def parse_wrk(output: str) -> tuple[dict[str, float], int]:
-    """Return what wrk.lua reported of a run, and the number of all errors in it."""
+def marked(output: str) -> dict[str, Any]:
+    """Return what a program of ours reported among other lines."""
     lines = [line for line in output.splitlines() if line.startswith(MARK)]
     if not lines:
-        raise ValueError(f"wrk reported nothing: {output.strip()[-300:]}")
-    report: dict[str, float] = json.loads(lines[-1].removeprefix(MARK))
+        raise ValueError(f"reported nothing: {output.strip()[-300:]}")
+    report: dict[str, Any] = json.loads(lines[-1].removeprefix(MARK))
+    return report
+
+
+def parse_wrk(output: str) -> tuple[dict[str, float], int]:
+    """Return what wrk.lua reported of a run, and the number of all errors in it."""
+    report: dict[str, float] = marked(output)
     return report, int(sum(count for key, count in report.items() if key.startswith("errors_")))
 
 
@@ -281,3 +289,39 @@ def fast_import(commits: int, size: int, branch: str = "master") -> Iterator[byt
         for path, content in TEXTS.items() if index == 0 else ():
             yield f"M 100644 inline {path}\ndata {len(content)}\n".encode() + content.encode() + b"\n"
         yield f"M 100644 inline part-{index % 25:02}/file-{index:04}.bin\ndata {share}\n".encode() + source.randbytes(share) + b"\n"
+
+
+def pieces(size: int, count: int) -> Iterator[bytes]:
+    """Return so many bytes that do not compress in pieces, the same each time."""
+    source = random.Random(SEED)
+    return (source.randbytes(size // count) for _ in range(count))
+
+
+def history(commits: int) -> Iterator[bytes]:
+    """Return a stream for git fast-import: many small commits with the same ids each time, each of them a new line in one of the modules."""
+    modules: dict[int, list[str]] = {}
+    for index in range(commits):
+        message = f"Change {index + 1} of {commits}\n".encode()
+        lines = modules.setdefault(index % MODULES, [f"value_{number} = {number}\n" for number in range(MODULE_LINES)])
+        lines[index // MODULES % MODULE_LINES] = f"value_{index // MODULES % MODULE_LINES} = {index}\n"
+        content = "".join(lines).encode()
+        yield f"commit refs/heads/master\ncommitter Bench <bench@localhost> {FIRST_COMMIT + 600 * index} +0000\ndata {len(message)}\n".encode() + message
+        yield f"M 100644 inline {module(index % MODULES)}\ndata {len(content)}\n".encode() + content + b"\n"
+
+
+def module(number: int) -> str:
+    """Return the path of a module in history's repository."""
+    return f"source/module_{number:02}.py"
+
+
+def references(ids: Sequence[str], count: int) -> Iterator[bytes]:
+    """Return what git update-ref --stdin makes so many references of, spread evenly over the commits: each tenth is a branch, the others are tags."""
+    for number in range(count):
+        kind = "heads/branch" if number % 10 == 0 else "tags/tag"
+        yield f"create refs/{kind}-{number:04} {ids[number * len(ids) // count]}\n".encode()
+
+
+def upload_request(ids: Sequence[str]) -> bytes:
+    """Return what a client that has nothing sends for these commits."""
+    lines = [f"want {commit}" + (" side-band-64k ofs-delta no-progress" if number == 0 else "") + "\n" for number, commit in enumerate(ids)]
+    return b"".join(f"{len(line) + 4:04x}{line}".encode() for line in lines) + b"00000009done\n"

@@ -18,6 +18,10 @@ HOSTS_CORE, GENERATOR_CORE = 0, 1
 PERIOD_MICROSECONDS = 10_000
 DEFAULT_PERIOD_MICROSECONDS = 100_000
 COMMAND_SECONDS = 120
+# The rows of a large site are many.
+STATEMENT_SECONDS = 600
+# The roles' defaults, which the demo has.
+DATABASE, USER = "kallithea", "kallithea"
 # A host at rest still answers checks.
 QUIET_SECONDS, QUIET_SHARE = 180, 0.2
 # Version 2 of cgroups first; of version 1 both names that the folder has.
@@ -57,9 +61,9 @@ def throttled_share(before: str, after: str) -> float:
     return (count(after, "nr_throttled") - count(before, "nr_throttled")) / periods if periods > 0 else 0.0
 
 
-def run(*command: str, seconds: float = COMMAND_SECONDS) -> str:
-    """Run a command and return what it printed."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
+def run(*command: str, seconds: float = COMMAND_SECONDS, text: str = "") -> str:
+    """Run a command that reads the text and return what it printed."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
         raise BenchFailed(f"{' '.join(command[:3])} ended with {done.returncode}: {(done.stderr.strip() or done.stdout.strip())[-400:]}")
     return done.stdout
@@ -99,6 +103,16 @@ class Hosts:
         """Return how many application processes run on a host."""
         out = run("docker", "exec", self.container(host), "pgrep", "--count", "--full", "^.?kallithea-(ui|scm|write|ci)")
         return int(out)
+
+    def sql(self, *statements: str) -> str:
+        """Run statements in Kallithea's database, each by itself, and return what they say."""
+        psql = ("runuser", "-u", "postgres", "--", "psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", DATABASE)
+        words = [word for statement in statements for word in ("-c", statement)]
+        return run("docker", "exec", "-w", "/", self.container(self.of("database")[0]), *psql, *words, seconds=STATEMENT_SECONDS)
+
+    def as_service(self, host: str, *command: str, text: str = "", seconds: float = COMMAND_SECONDS) -> str:
+        """Run a command as the service user and return what it printed."""
+        return run("docker", "exec", "-i", "-w", "/", "--user", USER, self.container(host), *command, text=text, seconds=seconds)
 
     @contextlib.contextmanager
     def shares(self, shares: Mapping[str, float | None]) -> Iterator[None]:
