@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from typing import Any
 
 import pytest
@@ -301,3 +302,198 @@ def test_an_unknown_repository_is_said(site: Site) -> None:
     site.git("one")
     with pytest.raises(SystemExit, match="No repository two in "):
         site.run("one", "two")
+
+
+class Mercurial:
+    """A Mercurial repository with some pushed changesets, and the maintenance with bundles."""
+
+    def __init__(self, site: Site, name: str = "m", *configuration: str) -> None:
+        self.site = site
+        self.path = site.repositories / name
+        hg(*(word for line in configuration for word in ("--config", line)), "init", str(self.path), folder=site.repositories)
+        for _ in range(4):
+            self.commit()
+        self.hg = self.path / ".hg"
+
+    def commit(self, size: int = 4000) -> None:
+        (self.path / "file").write_bytes(os.urandom(size))
+        hg("--config", "phases.new-commit=public", "commit", "-A", "-m", "m", "-u", "a", folder=self.path)
+
+    def strip(self, revision: str) -> None:
+        hg("--config", "extensions.strip=", "strip", "--no-backup", "--force", "-r", revision, folder=self.path)
+
+    @property
+    def heads(self) -> set[str]:
+        return set(hg("log", "-T", "{node} ", "-r", "heads(public())", folder=self.path).split())
+
+    @property
+    def manifest(self) -> dict[str, str]:
+        """Return the manifest's only line."""
+        path, *words = (self.hg / "pullbundles.manifest").read_text().split()
+        return {"path": path, **dict(word.split("=", 1) for word in words)}
+
+    @property
+    def files(self) -> list[str]:
+        return sorted(path.name for path in (self.hg / "pullbundles").iterdir())
+
+    def maintain(self, least: int = 1000, result: str = "done") -> bool:
+        """Run the maintenance; tell whether the manifest names another bundle than before."""
+        before = (self.hg / "pullbundles.manifest").read_text() if (self.hg / "pullbundles.manifest").exists() else ""
+        assert self.site.results(self.path.name, "--bundle-bytes", str(least)) == {self.path.name: result}
+        return (self.hg / "pullbundles.manifest").exists() and (self.hg / "pullbundles.manifest").read_text() != before
+
+    def age(self, hours: int) -> None:
+        """Let all bundles be older."""
+        for path in (self.hg / "pullbundles").iterdir():
+            os.utime(path, (time.time() - hours * 3600,) * 2)
+
+
+def hg(*words: str | pathlib.Path, folder: pathlib.Path) -> str:
+    """Run hg and return what it says."""
+    return subprocess.run([HG, *words], cwd=folder, env={**os.environ, "HGRCPATH": ""}, capture_output=True, check=True, timeout=60).stdout.decode()
+
+
+def test_a_large_mercurial_repository_has_a_bundle_of_all_that_is_public(site: Site, tmp_path: pathlib.Path) -> None:
+    large, small = Mercurial(site), Mercurial(site, "small")
+    hg("update", "-r", "2", folder=large.path)
+    large.commit(100)
+    (large.path / "file").write_text("draft")
+    hg("commit", "-m", "draft", "-u", "a", folder=large.path)
+    least = sum(path.stat().st_size for path in (large.hg / "store").rglob("*") if path.is_file())
+    assert site.results("--bundle-bytes", str(least)) == {"m": "done", "small": "done"}
+    assert not (small.hg / "pullbundles.manifest").exists()
+    manifest = large.manifest
+    bundle = large.hg / manifest["path"]
+    assert set(manifest["heads"].split(";")) == large.heads
+    assert len(large.heads) == 2
+    assert manifest["BUNDLESPEC"] == "zstd-v2"
+    assert int(manifest["size"]) == bundle.stat().st_size
+    assert [f"pullbundles/{name}" for name in large.files] == [manifest["path"]]
+    hg("init", "clone", folder=tmp_path)
+    hg("unbundle", str(bundle), folder=tmp_path / "clone")
+    template = ("log", "-T", "{node} {phase}\n", "-r", "public()")
+    assert hg(*template, folder=tmp_path / "clone") == hg(*template, folder=large.path)
+    assert hg("log", "-T", "x", "-r", "not public()", folder=tmp_path / "clone") == ""
+    assert site.results("--bundle-bytes", str(least)) == {}
+    assert site.results("--bundle-bytes", str(least + 1)) == {"m": "done", "small": "done"}
+    assert not (large.hg / "pullbundles.manifest").exists()
+
+
+def test_a_bundle_is_made_anew_when_the_store_has_grown_by_a_tenth(site: Site) -> None:
+    repository = Mercurial(site)
+    assert repository.maintain()
+    assert not repository.maintain()
+    repository.commit(600)
+    assert not repository.maintain()
+    repository.commit(3000)
+    assert repository.maintain()
+    assert set(repository.manifest["heads"].split(";")) == repository.heads
+
+
+def test_a_bundle_that_has_what_is_gone_or_not_public_any_more_is_made_anew(site: Site) -> None:
+    repository = Mercurial(site)
+    assert repository.maintain()
+    repository.strip("tip")
+    assert repository.maintain()
+    assert set(repository.manifest["heads"].split(";")) == repository.heads
+    hg("phase", "--force", "--secret", "-r", "tip", folder=repository.path)
+    assert repository.maintain()
+    assert set(repository.manifest["heads"].split(";")) == repository.heads
+
+
+def test_a_bundle_that_is_gone_or_not_whole_is_made_anew(site: Site) -> None:
+    repository = Mercurial(site)
+    assert repository.maintain()
+    bundle = repository.hg / repository.manifest["path"]
+    bundle.write_bytes(bundle.read_bytes()[:-1])
+    assert repository.maintain()
+    (repository.hg / repository.manifest["path"]).unlink()
+    assert repository.maintain()
+    (repository.hg / "pullbundles.manifest").write_text("nonsense\n")
+    assert repository.maintain()
+
+
+def test_a_bundle_without_a_name_stays_for_hours_and_then_goes(site: Site) -> None:
+    repository = Mercurial(site)
+    repository.maintain()
+    repository.age(hours=100)
+    first = repository.files
+    repository.commit(20000)
+    assert site.results("--bundle-bytes", "1000") == {"m": "done"}
+    second = [name for name in repository.files if name not in first]
+    assert len(repository.files) == 2
+    # Nothing was pushed, but something is to be removed.
+    assert site.results("--bundle-bytes", "1000") == {"m": "done"}
+    assert len(repository.files) == 2
+    repository.age(hours=5)
+    site.results("--bundle-bytes", "1000")
+    assert len(repository.files) == 2
+    repository.age(hours=7)
+    assert site.results("--bundle-bytes", "1000") == {"m": "done"}
+    assert repository.files == second
+    assert site.results("--bundle-bytes", "1000") == {}
+    # Off: the name goes at once, the file later.
+    assert site.results() == {"m": "done"}
+    assert not (repository.hg / "pullbundles.manifest").exists()
+    assert repository.files == second
+    repository.age(hours=7)
+    assert site.results() == {"m": "done"}
+    assert repository.files == []
+    assert site.results() == {}
+
+
+def test_bookmarks_secrets_and_trees_have_no_bundle(site: Site) -> None:
+    marked, secret, trees = Mercurial(site, "marked"), Mercurial(site, "secret"), Mercurial(site, "trees", "experimental.treemanifest=1")
+    assert marked.maintain()
+    hg("bookmark", "-r", "tip", "mark", folder=marked.path)
+    hg("phase", "--force", "--secret", "-r", "all()", folder=secret.path)
+    for repository in (marked, secret, trees):
+        assert not repository.maintain()
+        assert not (repository.hg / "pullbundles.manifest").exists()
+    assert trees.files == []
+
+
+def test_a_bundle_of_what_was_rewritten_meanwhile_is_thrown_away(site: Site) -> None:
+    repository = Mercurial(site)
+    hg("update", "-r", "1", folder=repository.path)
+    repository.commit(100)
+    real = site.program.run
+
+    def run(command: list[str], *rest: Any) -> Any:
+        answer = real(command, *rest)
+        if "bundle" in command:
+            repository.commit()
+            if rewrite:
+                repository.strip("3")
+        return answer
+
+    site.monkeypatch.setattr(site.program, "run", run)
+    rewrite = True
+    assert not repository.maintain(result="busy: somebody rewrites it")
+    assert repository.files == []
+    rewrite = False
+    assert repository.maintain()
+
+
+def test_a_bundle_that_fails_leaves_nothing_and_the_one_before_stays(site: Site) -> None:
+    repository = Mercurial(site)
+    repository.maintain()
+    manifest, files = repository.manifest, repository.files
+    repository.commit(20000)
+    program = site.storage.parent / "hg"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *phases=yes*) for last; do :; done; echo half > "$last"; exit 1; esac\nexec {HG} "$@"\n')
+    program.chmod(0o755)
+    site.monkeypatch.setattr(site.program, "HG", str(program))
+    assert site.results("--bundle-bytes", "1000")["m"].startswith("failed: ")
+    assert (repository.manifest, repository.files) == (manifest, files)
+    program.write_text(program.read_text().replace("exit 1", "sleep 60"))
+    assert site.results("--bundle-bytes", "1000", "--repository-seconds", "2") == {"m": "failed: out of time"}
+    assert (repository.manifest, repository.files) == (manifest, files)
+
+
+def test_no_bundle_fills_the_storage(site: Site) -> None:
+    repository = Mercurial(site)
+    site.monkeypatch.setattr(site.program.shutil, "disk_usage", lambda _: types.SimpleNamespace(total=10**6, free=60_000))
+    assert not repository.maintain(result="failed: a bundle of it would leave less than 5% of the storage's disk free")
+    site.monkeypatch.setattr(site.program.shutil, "disk_usage", lambda _: types.SimpleNamespace(total=10**6, free=100_000))
+    assert repository.maintain()
