@@ -27,6 +27,7 @@ LEAST = {
     "write_wait_seconds": 0,
     "pull_log_days": 1,
     "verified_password_seconds": 0,
+    "pull_bundle_bytes": 0,
     "pack_cache_bytes": 0,
     "pack_cache_seconds": 1,
 }

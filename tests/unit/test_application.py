@@ -26,6 +26,7 @@ GOOD: dict[str, Any] = {
     "write_wait_seconds": 10,
     "pull_log_days": 90,
     "verified_password_seconds": 30,
+    "pull_bundle_bytes": 10 << 20,
     "pack_cache_bytes": 2 << 30,
     "pack_cache_seconds": 3600,
 }
@@ -70,6 +71,7 @@ def test_an_age_in_days_or_hours_is_fine(age: str) -> None:
         ({"verified_password_seconds": "no"}, "kallithea_app_verified_password_seconds is no; give at least 0."),
         ({"verified_password_seconds": 3600}, "kallithea_app_verified_password_seconds is 3600; give at most 300."),
         ({"session_days": 0}, "kallithea_app_session_days is 0; give at least 1."),
+        ({"pull_bundle_bytes": "10M"}, "kallithea_app_pull_bundle_bytes is 10M; give at least 0."),
         ({"pack_cache_bytes": -1}, "kallithea_app_pack_cache_bytes is -1; give at least 0."),
         ({"pack_cache_seconds": 0}, "kallithea_app_pack_cache_seconds is 0; give at least 1."),
     ],

@@ -327,20 +327,26 @@ class Mercurial:
         return set(hg("log", "-T", "{node} ", "-r", "heads(public())", folder=self.path).split())
 
     @property
+    def line(self) -> str:
+        """Return the manifest's only line, if there is a manifest."""
+        path = self.hg / "pullbundles" / "manifest"
+        return path.read_text() if path.exists() else ""
+
+    @property
     def manifest(self) -> dict[str, str]:
-        """Return the manifest's only line."""
-        path, *words = (self.hg / "pullbundles.manifest").read_text().split()
+        """Return what the line says."""
+        path, *words = self.line.split()
         return {"path": path, **dict(word.split("=", 1) for word in words)}
 
     @property
     def files(self) -> list[str]:
-        return sorted(path.name for path in (self.hg / "pullbundles").iterdir())
+        return sorted(path.name for path in (self.hg / "pullbundles").glob("*") if path.name != "manifest")
 
     def maintain(self, least: int = 1000, result: str = "done") -> bool:
         """Run the maintenance; tell whether the manifest names another bundle than before."""
-        before = (self.hg / "pullbundles.manifest").read_text() if (self.hg / "pullbundles.manifest").exists() else ""
+        before = self.line
         assert self.site.results(self.path.name, "--bundle-bytes", str(least)) == {self.path.name: result}
-        return (self.hg / "pullbundles.manifest").exists() and (self.hg / "pullbundles.manifest").read_text() != before
+        return self.line not in ("", before)
 
     def age(self, hours: int) -> None:
         """Let all bundles be older."""
@@ -361,7 +367,7 @@ def test_a_large_mercurial_repository_has_a_bundle_of_all_that_is_public(site: S
     hg("commit", "-m", "draft", "-u", "a", folder=large.path)
     least = sum(path.stat().st_size for path in (large.hg / "store").rglob("*") if path.is_file())
     assert site.results("--bundle-bytes", str(least)) == {"m": "done", "small": "done"}
-    assert not (small.hg / "pullbundles.manifest").exists()
+    assert small.line == ""
     manifest = large.manifest
     bundle = large.hg / manifest["path"]
     assert set(manifest["heads"].split(";")) == large.heads
@@ -376,7 +382,7 @@ def test_a_large_mercurial_repository_has_a_bundle_of_all_that_is_public(site: S
     assert hg("log", "-T", "x", "-r", "not public()", folder=tmp_path / "clone") == ""
     assert site.results("--bundle-bytes", str(least)) == {}
     assert site.results("--bundle-bytes", str(least + 1)) == {"m": "done", "small": "done"}
-    assert not (large.hg / "pullbundles.manifest").exists()
+    assert large.line == ""
 
 
 def test_a_bundle_is_made_anew_when_the_store_has_grown_by_a_tenth(site: Site) -> None:
@@ -409,7 +415,7 @@ def test_a_bundle_that_is_gone_or_not_whole_is_made_anew(site: Site) -> None:
     assert repository.maintain()
     (repository.hg / repository.manifest["path"]).unlink()
     assert repository.maintain()
-    (repository.hg / "pullbundles.manifest").write_text("nonsense\n")
+    (repository.hg / "pullbundles" / "manifest").write_text("nonsense\n")
     assert repository.maintain()
 
 
@@ -434,7 +440,7 @@ def test_a_bundle_without_a_name_stays_for_hours_and_then_goes(site: Site) -> No
     assert site.results("--bundle-bytes", "1000") == {}
     # Off: the name goes at once, the file later.
     assert site.results() == {"m": "done"}
-    assert not (repository.hg / "pullbundles.manifest").exists()
+    assert repository.line == ""
     assert repository.files == second
     repository.age(hours=7)
     assert site.results() == {"m": "done"}
@@ -449,7 +455,7 @@ def test_bookmarks_secrets_and_trees_have_no_bundle(site: Site) -> None:
     hg("phase", "--force", "--secret", "-r", "all()", folder=secret.path)
     for repository in (marked, secret, trees):
         assert not repository.maintain()
-        assert not (repository.hg / "pullbundles.manifest").exists()
+        assert repository.line == ""
     assert trees.files == []
 
 
