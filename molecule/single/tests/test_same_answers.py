@@ -18,7 +18,7 @@ PROGRAMS = {
     "streams": ("speed-05-large-reads.patch", 300, "2 GB out"),
     "verified_passwords": ("speed-06-verified-passwords.patch", 120, "changed, the old one: 401"),
     "pull_log": ("speed-07-pull-log.patch", 180, "git: a bot's clone"),
-    "pull_bundles": ("speed-09-pull-bundles.patch", 900, "with its bundle at most"),
+    "pull_bundles": ("speed-09-pull-bundles.patch", 900, "with its bundle"),
     "long_lists": ("speed-08-long-lists.patch", 900, "seconds of processor time"),
 }
 
