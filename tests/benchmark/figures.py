@@ -217,10 +217,9 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def table(figures: list[Figure]) -> str:
-    """Return the figures as text, a column each for name, value, unit, runs and spread."""
-    rows = [("name", "value", "unit", "runs", "spread", "")]
-    rows += [
+def as_rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
+    """Return each figure's name, value, unit, runs, spread and note as text."""
+    return [
         (
             figure.name,
             number(figure.value),
@@ -231,6 +230,11 @@ def table(figures: list[Figure]) -> str:
         )
         for figure in figures
     ]
+
+
+def table(figures: list[Figure]) -> str:
+    """Return the figures as text, a column each for name, value, unit, runs and spread."""
+    rows = [("name", "value", "unit", "runs", "spread", ""), *as_rows(figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     left = (0, 2, 5)
     return "\n".join(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import leather
-from figures import Figure, number
+from figures import Figure, as_rows, number
 
 TITLES = {
     "separation": "People while build servers clone: hosts of their own",
@@ -47,21 +47,6 @@ def verdicts(figures: Iterable[Figure]) -> list[str]:
     return [f"{figure.name}: {number(figure.value)} {figure.unit}, {figure.verdict}." for figure in figures if figure.verdict]
 
 
-def rows(figures: Iterable[Figure]) -> list[tuple[str, ...]]:
-    """Return the table's cells."""
-    return [
-        (
-            figure.name,
-            number(figure.value),
-            figure.unit,
-            str(len(figure.runs)),
-            "-" if figure.spread is None else f"{figure.spread:.0%}",
-            figure.note,
-        )
-        for figure in figures
-    ]
-
-
 def facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the figures depend on."""
     return [("command", result["command"]), ("date", result["date"]), *[(name, str(value)) for name, value in result["environment"].items() if value]]
@@ -77,7 +62,7 @@ def markdown(name: str, result: Mapping[str, Any], figures: Sequence[Figure]) ->
     lines += [f"with plots: [{name}.html]({name}.html); the values: [{name}.json]({name}.json).", ""]
     lines += [*[f"- {sentence}" for sentence in verdicts(figures)], ""] if verdicts(figures) else []
     lines += [f"- {why}: {count} times" for why, count in result["failures"].items()] + ([""] if result["failures"] else [])
-    lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}", *[f"| {' | '.join(row)} |" for row in rows(figures)], ""]
+    lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}", *[f"| {' | '.join(row)} |" for row in as_rows(figures)], ""]
     lines += ["| environment | |", "|---|---|", *[f"| {key} | {value} |" for key, value in facts(result)]]
     return "\n".join(lines) + "\n"
 
@@ -115,7 +100,7 @@ def page(name: str, result: Mapping[str, Any], figures: Sequence[Figure], charts
         *[f"<p>Failed {count} times: {html.escape(why)}</p>" for why, count in result["failures"].items()],
         *[f"<figure>{svg(chart)}</figure>" for chart in charts if chart.get("bars") or any(chart.get("lines", {}).values())],
         "<table><tr>" + "".join(f"<th>{head}</th>" for head in HEAD) + "</tr>",
-        *[cells(row, (1, 3, 4)) for row in rows(figures)],
+        *[cells(row, (1, 3, 4)) for row in as_rows(figures)],
         "</table><h2>Environment</h2><table>",
         *[cells(fact) for fact in facts(result)],
         "</table></body></html>",

@@ -17,6 +17,7 @@ import wsgiref.simple_server
 from pathlib import Path
 from typing import Any
 
+import trees
 from application import PASSWORD, Application
 
 # With the patch: what is in the journal of a step that leaves a row without it.
@@ -182,21 +183,13 @@ def run(folder: Path) -> dict[str, Any]:
     return {"rows": clients.rows, "calls": clients.calls}
 
 
-def told(tree: str) -> dict[str, Any]:
-    """Return what a tree answers, from a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": tree}
-    done = subprocess.run([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
-
-
 def main() -> None:
     """Compare two trees, or go through the steps with one."""
     if len(sys.argv) == 1:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(run(Path(folder))))
         return
-    without, patched = map(told, sys.argv[1:3])
+    without, patched = (trees.ask(Path(tree), __file__) for tree in sys.argv[1:3])
     for step, rows in without["rows"].items():
         print(f"{step}: {rows}, with the patch {patched['rows'][step]}")
         assert patched["rows"][step] == ([] if step in SPARED else rows), step

@@ -11,10 +11,10 @@ from typing import Any
 
 
 def ask(tree: Path, program: str, *arguments: str) -> Any:
-    """Return what the program writes as JSON where `import kallithea` finds this tree."""
+    """Return what the program writes as JSON, in its last line, where `import kallithea` finds this tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
     done = subprocess.run([sys.executable, program, *arguments], env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def differences(stock: Any, patched: Any, where: str = "") -> list[str]:

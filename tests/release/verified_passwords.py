@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import trees
 from application import PASSWORD, Application
 
 REFERENCES = "/private/info/refs?service=git-upload-pack"
@@ -192,21 +191,13 @@ SPARED = {
 }
 
 
-def told(tree: str) -> dict[str, Any]:
-    """Return what a tree answers, from a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": tree}
-    done = subprocess.run([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
-
-
 def main() -> None:
     """Compare two trees, or go through the steps with one."""
     if len(sys.argv) == 1:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(run(Path(folder))))
         return
-    without, patched = map(told, sys.argv[1:3])
+    without, patched = (trees.ask(Path(tree), __file__) for tree in sys.argv[1:3])
     for step, (status, compared) in without["answers"].items():
         print(f"{step}: {status}, comparisons: {compared}, with the patch {patched['answers'][step][1]}")
         assert patched["answers"][step] == [status, 0 if step in SPARED else compared], (step, patched["answers"][step])

@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cryptography import x509
@@ -330,3 +330,11 @@ def running(folder: pathlib.Path, nodes: tuple[str, ...] = ("node1",), **values:
         yield rig
     finally:
         rig.stop()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 8) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.05)

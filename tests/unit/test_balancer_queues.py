@@ -11,12 +11,15 @@ import pathlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+import haproxy_rig
 import pytest
 from haproxy_rig import CI_HOSTNAME, HOSTNAME, Answer, Rig, running
 
+# All threads of a test compete for the processors with what they measure.
+wait_for = functools.partial(haproxy_rig.wait_for, seconds=20)
 API_KEY = "0123456789abcdef0123456789abcdef01234567"
 PERSON = {"User-Agent": "Mozilla/5.0"}
 BOT = {"User-Agent": "git/2.47.3", "Host": CI_HOSTNAME}
@@ -39,13 +42,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     }
     with running(tmp_path_factory.mktemp("haproxy"), ("node1", "node2"), **values) as started:
         yield started
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -15,14 +15,14 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.kallithea.cluster.plugins.filter import haproxy as filters
 from ansible_collections.kallithea.cluster.plugins.module_utils import balancer
-from haproxy_rig import CI_HOSTNAME, HOSTNAME, POOLS, Rig, running
+from haproxy_rig import CI_HOSTNAME, HOSTNAME, POOLS, Rig, running, wait_for
 
 TABLE: dict[str, list[dict[str, Any]]] = yaml.safe_load((pathlib.Path(__file__).parent / "verdicts.yml").read_text(encoding="utf-8"))
 ROWS = [(f"{kind}: {row['name']}", row) for kind, rows in TABLE.items() for row in rows]
@@ -37,14 +37,6 @@ def basic(account: str) -> dict[str, str]:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with running(tmp_path_factory.mktemp("haproxy")) as started:
         yield started
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 8) -> None:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.05)
 
 
 def test_the_table_is_long_enough() -> None:
