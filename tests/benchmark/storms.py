@@ -25,7 +25,8 @@ PEOPLE, THINK_SECONDS = 2, 0.2
 CI_CLIENTS = 16
 # Each application and CI host, and what the other tiers have together: a quarter of a core each, 0.4.
 NODE_SHARE = 0.25
-TIER_SHARES = {"loadbalancer": 0.2, "database": 0.15, "broker": 0.05}
+# No less than 0.1 for any: Docker takes no quota below 1 ms.
+TIER_SHARES = {"loadbalancer": 0.2, "database": 0.1, "broker": 0.1}
 # In scaling four nodes have to fit beside the other tiers, which are one host there.
 SMALL_SHARE, FRONT_SHARE = 0.125, 0.4
 NODES = (1, 2, 4)
