@@ -25,10 +25,7 @@ FILES = ROOT / "roles/app/files"
 RELEASE = ROOT / "roles/app/tasks/release.yml"
 TREES = {"compatibility patches": "compat-", "all patches": ""}
 # What our patches change on purpose where a test wants it as it was.
-NOT_FIRST_PARENT = "safety-07: an edit in the browser moves a branch from its own first parent alone; the test commits to one that stands elsewhere"
 MEANT = {
-    "kallithea.tests.vcs.test_branches.TestGitBranches::test_new_head": NOT_FIRST_PARENT,
-    "kallithea.tests.vcs.test_changesets.TestGitChangesetsWithCommits::test_new_head_in_default_branch": NOT_FIRST_PARENT,
     "kallithea.tests.other.test_vcs_operations.TestVCSOperations::test_push_new_repo[GitHttpVcsTest]": (
         "speed-07: a clone that brings nothing leaves no row in the journal, as with Mercurial"
     ),

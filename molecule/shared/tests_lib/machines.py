@@ -149,14 +149,17 @@ class Machine:
         self.power_off()
         self.power_on()
 
+    def is_reached(self) -> bool:
+        """Tell whether a command can be run there; a container is reached without a connection."""
+        if self.access is None:
+            return True
+        # Asked often and shortly: who waits for a host that is off tries again later and later.
+        hello = ["ssh", "-F", str(self.access.ssh_config), "-o", "ConnectTimeout=2", self.container, "true"]
+        return subprocess.run(hello, capture_output=True, timeout=30, check=False).returncode == 0
+
     def is_booted(self) -> bool:
         """Tell whether systemd has started everything, with or without failures."""
-        if self.access is not None:
-            # Asked often and shortly: who waits for a host that is off tries again later and later.
-            hello = ["ssh", "-F", str(self.access.ssh_config), "-o", "ConnectTimeout=2", self.container, "true"]
-            if subprocess.run(hello, capture_output=True, timeout=30, check=False).returncode != 0:
-                return False
-        return self.try_run("systemctl is-system-running", seconds=20).output.strip() in {"running", "degraded"}
+        return self.is_reached() and self.try_run("systemctl is-system-running", seconds=20).output.strip() in {"running", "degraded"}
 
     def wait_booted(self) -> None:
         """Wait for the end of the boot; a failure shows the console."""
@@ -169,7 +172,11 @@ class Machine:
         """Reboot as an administrator does and wait until it is back."""
         before = self.run("cat /proc/sys/kernel/random/boot_id")
         self.try_run("systemctl reboot")
-        wait_until(f"{self.name} rebooted", lambda: self.try_run("cat /proc/sys/kernel/random/boot_id").output not in {"", before}, BOOT_SECONDS, 0.5)
+
+        def is_another_boot() -> bool:
+            return self.is_reached() and self.try_run("cat /proc/sys/kernel/random/boot_id").output not in {"", before}
+
+        wait_until(f"{self.name} rebooted", is_another_boot, BOOT_SECONDS, 0.5)
         self.wait_booted()
 
     def console(self, lines: int = CONSOLE_LINES) -> str:

@@ -19,6 +19,16 @@ HEAVY_PUSH_SECONDS = 60.0
 SLOW_GIT_SECONDS = 3
 # Holds Mercurial's lock for a while, as a push does.
 HOLD_HG = "import sys, time; from mercurial import hg, ui; held = hg.repository(ui.ui.load(), sys.argv[1].encode()).lock(); time.sleep(4); held.release()"
+# The same, and commits before it lets go.
+HOLD_HG_AND_COMMIT = """
+import sys, time
+from mercurial import context, hg, ui
+repo = hg.repository(ui.ui.load(), sys.argv[1].encode())
+with repo.lock():
+    time.sleep(4)
+    made = context.memctx(repo, [repo[b"tip"].node(), None], b"came-first", [b"other"], lambda *given: context.memfilectx(*given, b"other"), b"Test")
+    repo.commitctx(made)
+"""
 
 
 @pytest.mark.parametrize("kind", ["git", "hg"])
@@ -62,17 +72,30 @@ def test_a_lock_that_a_killed_process_left_costs_no_push(node: Machine, settings
         node.run(f"cd / && runuser -u kallithea -- touch {settings.repositories}/{name}/objects/info/packs.lock")
 
 
-def test_an_edit_in_the_browser_waits_for_mercurials_lock(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
-    """As a push does; the word that it waits for goes nowhere."""
-    name = make_repository("hg", "held")
-    client.commit("hg", "held", "first")
-    client.push("hg", "held", client.url(name))
+def edit_while_locked(node: Machine, settings: Settings, client: Client, site: Site, name: str, script: str) -> tuple[str, list[str]]:
+    """Change a file in the browser while a process has Mercurial's lock; return the repository's page and its heads."""
+    client.commit("hg", name, "first")
+    client.push("hg", name, client.url(name))
     folder = f"{settings.repositories}/{name}"
-    node.start("hold-hg", f"cd / && exec runuser -u kallithea -- /opt/kallithea/current/bin/python3 -c {quote(HOLD_HG)} {folder}", 60)
+    node.start("hold-hg", f"cd / && exec runuser -u kallithea -- /opt/kallithea/current/bin/python3 -c {quote(script)} {folder}", 60)
     wait_until("the lock held", lambda: node.try_run(f"test -L {folder}/.hg/store/lock").status == 0, 20)
     site.post(f"/{name}/edit/default/word", {"content": "edited\n", "message": "edited-meanwhile"})
     page = site.get(f"/{name}").text
-    assert "Successfully committed" in page and "edited-meanwhile" in page
+    return page, client.run(f"hg -R {name} pull -q {client.url(name)} && hg -R {name} heads -T '{{desc}}\\n'").split()
+
+
+def test_an_edit_in_the_browser_waits_for_mercurials_lock(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
+    """As a push does; the word that it waits for goes nowhere."""
+    page, heads = edit_while_locked(node, settings, client, site, make_repository("hg", "held"), HOLD_HG)
+    assert "Successfully committed" in page
+    assert heads == ["edited-meanwhile"]
+
+
+def test_an_edit_in_the_browser_makes_no_second_head(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
+    """Where somebody else was first it is refused, as a push is."""
+    page, heads = edit_while_locked(node, settings, client, site, make_repository("hg", "changed"), HOLD_HG_AND_COMMIT)
+    assert "Error occurred during commit" in page
+    assert heads == ["came-first"]
 
 
 def test_bots_name_serves_the_same_repositories(client: Client, settings: Settings, make_repository: Make) -> None:
