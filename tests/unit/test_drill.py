@@ -190,7 +190,8 @@ def test_web_edit_that_overwrites_a_push_is_caught(run: Run) -> None:
     status, report = run("race", "--way", "web/balancer", "--rounds", "1", "--kinds", "git")
     assert status == 1
     assert report["races"]["web/balancer"]["faults"] == 1
-    assert {fault.partition(": ")[2] for fault in report["faults"]} == {"both pushes were acknowledged", "an acknowledged push is not in the history"}
+    said = ("both pushes were acknowledged", "an acknowledged push is not in the history")
+    assert {*report["faults"]} == {f"web/balancer, round 1 of git: {what}" for what in said}
     assert len(report["lost"]) == 1
 
 

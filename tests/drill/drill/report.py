@@ -125,7 +125,14 @@ def summary(story: Story, found: Sequence[Found]) -> dict[str, Any]:
         "refused": count[REFUSED],
         "failed": count[FAILED],
         "damage": [one.damage for one in found if one.damage],
-        "faults": [*story.faults, *(f"{record['way']}, round {record['round']}: {fault}" for record in story.rounds for fault in record["faults"])],
+        "faults": [
+            *story.faults,
+            *(
+                f"{record['way']}, round {record['round']} of {story.repositories[record['repository']]}: {fault}"
+                for record in story.rounds
+                for fault in record["faults"]
+            ),
+        ],
         "races": by_way(story),
         "questions_failed": len(story.pulls),
         "pages": sum(well for _, _, well in story.pages),
