@@ -22,14 +22,17 @@ def packages(node: Machine) -> str:
 
 
 def original(text: str, path: str, folder: Path, since: str = "") -> str:
-    """Return a file of the release as it was before the named patch and those after it, or before all; the folder is for the work."""
+    """Return a file of the release as it was before the named patch and those after it, or before all; nothing where one of them makes it.
+
+    The folder is for the work.
+    """
     file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     for patch in sorted(PATCHES.glob("*.patch"), reverse=True):
         if patch.name >= since and f"\n+++ b/{path}\n" in patch.read_text():
             subprocess.run(["git", "apply", "--reverse", f"--include={path}", str(patch)], cwd=folder, check=True)
-    return file.read_text()
+    return file.read_text() if file.exists() else ""
 
 
 @contextmanager
@@ -43,9 +46,10 @@ def compared(node: Machine, name: str, patch: str, work: Path) -> Iterator[str]:
         for path in files:
             place, _, module = f"{folder}/without/{path}".rpartition("/")
             node.run(f"rm -f {place}/{module} {place}/__pycache__/{module.removesuffix('.py')}.*")
-            node.write(f"{place}/{module}", original(node.run(f"cat {installed}/{path}"), path, work, patch))
+            if text := original(node.run(f"cat {installed}/{path}"), path, work, patch):
+                node.write(f"{place}/{module}", text)
         for program in PROGRAMS.glob("*.py"):
             node.write(f"{folder}/{program.name}", program.read_text())
-        yield f"cd {folder} && {PYTHON} {name}.py {folder}/without {installed}"
+        yield f"cd {folder} && nice {PYTHON} {name}.py {folder}/without {installed}"
     finally:
         node.run(f"rm -r {folder}")
