@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import faults
 import playbook_runs
 from balancer import Balancer
@@ -31,8 +33,11 @@ def test_every_host_in_turn_then_all_at_once(
     users = Users(site, client, settings, make_repository)
     for name, machine in cluster.items():
         users.push(f"before-{name}")
+        begin = time.monotonic()
         reboot(machine)
+        booted = time.monotonic() - begin
         wait_until(f"every server up after {name}", balancer.all_up, faults.RETURN_SECONDS)
+        print(f"{name}: booted {booted:.0f} s after the reboot began, every server up after {time.monotonic() - begin:.0f} s")
         users.look(2)
         users.clone(f"before-{name}")
     users.push("before-all")
@@ -45,10 +50,12 @@ def test_every_host_in_turn_then_all_at_once(
             machine.power_on(wait=machine not in hosts)
     for host in hosts:
         check_waits_for_the_storage(host, settings)
+    begin = time.monotonic()
     store.power_on()
     for host in hosts:
         host.wait_booted()
     wait_until("every server up after all", balancer.all_up, faults.RETURN_SECONDS)
+    print(f"every server up {time.monotonic() - begin:.0f} s after the storage had power")
     for host in hosts:
         check_nothing_beneath(host, settings)
         assert host.run(f"cat /sys/class/bdi/$(mountpoint --fs-devno {settings.storage})/read_ahead_kb").strip() == "1024"
