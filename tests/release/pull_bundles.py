@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from pull_log import Clients
-from trees import differences
+from trees import ask, differences
 
 # Where it is installed, or in the project.
 MAINTENANCE = [Path("/usr/local/lib/kallithea/kallithea-maintenance"), Path(__file__).parents[2] / "roles/app/files/kallithea-maintenance"]
@@ -327,23 +327,18 @@ def run(folder: Path, big: Path) -> dict[str, Any]:
     return {"answers": world.answers, "bundles": world.bundles, "seconds": seconds}
 
 
-def told(tree: str, big: str) -> dict[str, Any]:
-    """Return what a tree answers, from a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": tree, "HGRCPATH": ""}
-    done = subprocess.run([sys.executable, __file__, big], env=environment, stdout=subprocess.PIPE, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
-
-
 def main() -> None:
     """Compare two trees, or go through the steps with one."""
     if len(sys.argv) == 2:
-        with tempfile.TemporaryDirectory() as folder:
+        # Where the program is, since nothing in /tmp may be executable.
+        with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
             print(json.dumps(run(Path(folder), Path(sys.argv[1]))))
         return
+    # Nobody's own settings.
+    os.environ["HGRCPATH"] = ""
     with tempfile.TemporaryDirectory() as folder:
         make_big(Path(folder, "big"))
-        without, patched = (told(tree, f"{folder}/big") for tree in sys.argv[1:3])
+        without, patched = (ask(Path(tree), __file__, f"{folder}/big") for tree in sys.argv[1:3])
     for step, answer in without["answers"].items():
         print(f"{step}: bundles {patched['bundles'][step][1]}, rows {answer['rows'] if isinstance(answer, dict) else ''}")
         assert patched["answers"][step] == answer, f"{step}: {differences(answer, patched['answers'][step])}"
