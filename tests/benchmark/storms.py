@@ -140,6 +140,15 @@ def storm_plan(content: Content, url: str, ci_url: str, seconds: int) -> dict[st
     return plan
 
 
+def own_machines(hosts: Hosts) -> dict[str, float | None]:
+    """Return the shares that make a machine of its own of one application host, each CI host and each host of the other tiers."""
+    app, ci = hosts.of("app"), hosts.of("ci")
+    if not ci:
+        raise BenchFailed("the demo has no CI host: bring it up without --single.")
+    nodes: dict[str, float | None] = dict.fromkeys((app[0], *ci), NODE_SHARE)
+    return nodes | {host: share for tier, share in TIER_SHARES.items() for host in hosts.of(tier)}
+
+
 def storm_figures(who: str, idle: list[dict[str, Any]], storm: list[dict[str, Any]], goal: float | None) -> list[Figure]:
     """Return all that a storm says of a site; without a goal it is there to compare."""
     found = [figures.rises(f"{who}: p95 of people's pages, storm against idle", idle, storm, goal)]
@@ -210,11 +219,7 @@ class Storms:
         """People and build servers on hosts of their own."""
         hosts = Hosts(self.bench.cluster.inventory)
         app, ci = hosts.of("app"), hosts.of("ci")
-        if not ci:
-            raise BenchFailed("the demo has no CI host: bring it up without --single.")
-        shares: dict[str, float | None] = dict.fromkeys((app[0], *ci), NODE_SHARE)
-        shares |= {host: share for tier, share in TIER_SHARES.items() for host in hosts.of(tier)}
-        self.compare(hosts, shares, [app[0], *ci], app[1:], SEPARATION_GOAL)
+        self.compare(hosts, own_machines(hosts), [app[0], *ci], app[1:], SEPARATION_GOAL)
 
     def separation_shared(self) -> None:
         """People and build servers on the same hosts."""
@@ -326,9 +331,10 @@ class Storms:
         ]
         alone, together = [], []
         nodes = hosts.of("app", "ci")
-        with hosts.without_timers(nodes):
+        # Of one core the hosts would serve more clones than the generator can take.
+        with hosts.drained(*hosts.of("app")[1:]), hosts.without_timers(nodes):
             hosts.wait_quiet(nodes)
-            with hosts.shares(dict.fromkeys(hosts.all, None)):
+            with hosts.shares(dict.fromkeys(hosts.all, None) | own_machines(hosts)):
                 for number in range(self.bench.rounds):
                     say(f"one client beside {LARGE_CLIENTS}, run {number + 1} of {self.bench.rounds}")
                     first, second = generate(plan)
