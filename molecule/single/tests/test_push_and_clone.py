@@ -87,7 +87,7 @@ def edit_while_locked(node: Machine, settings: Settings, client: Client, site: S
 def test_an_edit_in_the_browser_waits_for_mercurials_lock(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
     """As a push does; the word that it waits for goes nowhere."""
     page, heads = edit_while_locked(node, settings, client, site, make_repository("hg", "held"), HOLD_HG)
-    assert "Successfully committed" in page
+    assert "Successfully committed" in page and "edited-meanwhile" in page
     assert heads == ["edited-meanwhile"]
 
 

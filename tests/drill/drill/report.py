@@ -100,6 +100,15 @@ def reason_of(push: Push) -> str:
     return re.sub(r"[a-z]+://\S+|\b[0-9a-f]{12,40}\b", "…", push.reason.replace(push.repository, "…"))[:200]
 
 
+def round_faults(story: Story) -> list[str]:
+    """Return what was wrong in which round, and on which kind of repository."""
+    return [
+        f"{record['way']}, round {record['round']} of {story.repositories[record['repository']]}: {fault}"
+        for record in story.rounds
+        for fault in record["faults"]
+    ]
+
+
 def rounded(value: float | None) -> float | None:
     """Round for people."""
     return None if value is None else round(value, 2)
@@ -125,14 +134,7 @@ def summary(story: Story, found: Sequence[Found]) -> dict[str, Any]:
         "refused": count[REFUSED],
         "failed": count[FAILED],
         "damage": [one.damage for one in found if one.damage],
-        "faults": [
-            *story.faults,
-            *(
-                f"{record['way']}, round {record['round']} of {story.repositories[record['repository']]}: {fault}"
-                for record in story.rounds
-                for fault in record["faults"]
-            ),
-        ],
+        "faults": [*story.faults, *round_faults(story)],
         "races": by_way(story),
         "questions_failed": len(story.pulls),
         "pages": sum(well for _, _, well in story.pages),
