@@ -34,6 +34,11 @@ TITLES = {
     "git": "Pushes and clones",
     "lock": "What the repository's lock costs",
 }
+# What a goal that is missed comes from, as far as it was found.
+REASONS = {
+    "static": "client, balancer and Apache share the machine's cores, and the balancer copies each byte once more: with large files an HAProxy without any rules is hardly faster",
+    "fairness": "each of a clone's requests waits until one process comes free, and shares its host's processor with the requests that run beside it",
+}
 HEAD = ("what", "median", "unit", "runs", "spread", "goal")
 WIDTH, HEIGHT = 900, 420
 STYLE = (
@@ -45,6 +50,12 @@ STYLE = (
 def verdicts(figures: Iterable[Figure]) -> list[str]:
     """Return a sentence for each goal: met or missed, and by how much."""
     return [f"{figure.name}: {number(figure.value)} {figure.unit}, {figure.verdict}." for figure in figures if figure.verdict]
+
+
+def findings(name: str, figures: Sequence[Figure]) -> list[str]:
+    """Return the verdicts, and where a goal is missed what that comes from."""
+    missed = any("missed" in figure.verdict for figure in figures)
+    return verdicts(figures) + ([f"What is missed: {REASONS[name]}."] if missed and name in REASONS else [])
 
 
 def facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -60,7 +71,8 @@ def markdown(name: str, result: Mapping[str, Any], figures: Sequence[Figure]) ->
         f"Made by `{result['command']}` on {result['date'][:10]}; how it measures: [tests/benchmark](../../tests/benchmark/README.md);",
     ]
     lines += [f"with plots: [{name}.html]({name}.html); the values: [{name}.json]({name}.json).", ""]
-    lines += [*[f"- {sentence}" for sentence in verdicts(figures)], ""] if verdicts(figures) else []
+    sentences = findings(name, figures)
+    lines += [*[f"- {sentence}" for sentence in sentences], ""] if sentences else []
     lines += [f"- {why}: {count} times" for why, count in result["failures"].items()] + ([""] if result["failures"] else [])
     lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}", *[f"| {' | '.join(row)} |" for row in as_rows(figures)], ""]
     lines += ["| environment | |", "|---|---|", *[f"| {key} | {value} |" for key, value in facts(result)]]
@@ -96,7 +108,7 @@ def page(name: str, result: Mapping[str, Any], figures: Sequence[Figure], charts
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>',
         f"<h1>{title}</h1>",
         f"<p>Made by <code>{html.escape(result['command'])}</code> on {html.escape(result['date'][:10])}.</p>",
-        "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in verdicts(figures)) + "</ul>",
+        "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in findings(name, figures)) + "</ul>",
         *[f"<p>Failed {count} times: {html.escape(why)}</p>" for why, count in result["failures"].items()],
         *[f"<figure>{svg(chart)}</figure>" for chart in charts if chart.get("bars") or any(chart.get("lines", {}).values())],
         "<table><tr>" + "".join(f"<th>{head}</th>" for head in HEAD) + "</tr>",

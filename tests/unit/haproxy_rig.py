@@ -93,7 +93,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         while length > 0:
             length -= len(self.rfile.read(min(length, 65536)) or b"x" * length)
-        if self.path.startswith("/refuse"):
+        if "/refuse" in self.path:
             self._send(401, b"no")
             return
         if self.path.startswith("/page"):
