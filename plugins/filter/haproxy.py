@@ -175,7 +175,8 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
             if not re.fullmatch(r"[^\s:]+", str(account)) or not str(account).isprintable() or len(haproxy_quote(account)) > LONGEST_ENTRY:
                 problems.append(f"{prefix}{name} holds '{account}', which cannot be an account's name.")
     problems += bind_problem(f"{prefix}metrics_bind", settings["metrics_bind"])
-    for account in dict.fromkeys(str(entry) for entry in settings["bot_accounts"] if entry in settings["person_accounts"]):
+    people = {str(entry).lower() for entry in settings["person_accounts"]}
+    for account in dict.fromkeys(str(entry) for entry in settings["bot_accounts"] if str(entry).lower() in people):
         problems.append(f"the account '{account}' is in {prefix}bot_accounts and in {prefix}person_accounts: take it out of one of them.")
     # Never the key itself: it opens the account.
     bad_keys = sum(not API_KEY.fullmatch(str(entry)) for entry in settings["bot_api_keys"])

@@ -36,7 +36,7 @@ TITLES = {
 }
 # What a goal that is missed comes from, as far as it was found.
 REASONS = {
-    "static": "client, balancer and Apache share the machine's cores, and the balancer copies each byte once more: with large files an HAProxy without any rules is hardly faster",
+    "static": "client, balancer and Apache share the machine's cores, and the balancer copies each byte once more, with or without its rules",
     "fairness": "each of a clone's requests waits until one process comes free, and shares its host's processor with the requests that run beside it",
 }
 HEAD = ("what", "median", "unit", "runs", "spread", "goal")

@@ -81,6 +81,11 @@ def make_certificate(names: list[str], days: int = 30, authority: tuple[str, str
     return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
 
 
+def _account(header: str) -> str:
+    scheme, _, value = header.partition(" ")
+    return base64.b64decode(value).decode().partition(":")[0] if scheme == "Basic" else ""
+
+
 class _Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -93,7 +98,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         while length > 0:
             length -= len(self.rfile.read(min(length, 65536)) or b"x" * length)
-        if "/refuse" in self.path:
+        if "/refuse" in self.path or ("/private" in self.path and "Authorization" not in self.headers):
             self._send(401, b"no")
             return
         if self.path.startswith("/page"):
@@ -101,7 +106,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             return
         with server.lock:
             server.started += 1
-            server.accounts.append(base64.b64decode((self.headers.get("Authorization") or "Basic ").split(" ", 1)[1]).decode().partition(":")[0])
+            server.accounts.append(_account(self.headers.get("Authorization", "")))
         if self.path.startswith("/slow"):
             server.release.wait(20)
             # Long enough that the order in which requests come is the queue's.

@@ -66,7 +66,7 @@ def queued(rig: Rig, pool: str) -> int:
 
 
 def in_flight(rig: Rig, pool: str) -> int:
-    """Return how many requests the nodes of a pool work on."""
+    """Return how many requests of a pool wait or run."""
     return rig.counts(f"be_{pool}", "scur")["BACKEND"]
 
 
@@ -140,17 +140,88 @@ def test_failed_log_ins_are_slowed_down_for_the_address_alone(rig: Rig) -> None:
 
 def test_the_owner_behind_the_guesser_s_address_is_not_slowed_down_once_his_password_was_taken(rig: Rig) -> None:
     git = basic("otto", "right") | {"User-Agent": "git/2"}
+    private = "/private/info/refs?service=git-upload-pack"
 
     def fetch() -> float:
         begin = time.monotonic()
-        assert rig.request("GET", "/repo/info/refs?service=git-upload-pack", git, source="127.0.0.27").status == 200
+        assert rig.request("GET", private, git, source="127.0.0.27").status == 200
         return time.monotonic() - begin
 
+    # As git does it: first without a name.
+    assert rig.request("GET", private, {"User-Agent": "git/2"}, source="127.0.0.27").status == 401
     fetch()
     for number in range(8):
         login(rig, "otto", "127.0.0.27", f"guess{number}")
     assert login(rig, "otto", "127.0.0.27")[1] > 1.2
     assert fetch() < 0.5
+
+
+def test_a_password_that_nobody_looked_at_is_not_taken_for_a_right_one(rig: Rig) -> None:
+    """What everybody may read, and pages, are answered whatever the password."""
+    for number in range(8):
+        login(rig, "petra", "127.0.0.28", f"guess{number}")
+    for path in ("/repo/info/refs?service=git-upload-pack", "/repo"):
+        assert rig.request("GET", path, basic("petra", "next"), source="127.0.0.28").status == 200
+    assert login(rig, "petra", "127.0.0.28", "next")[1] > 1.2
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body", "headers"),
+    [
+        ("/_admin/login", "application/x-www-form-urlencoded", "username=nina&password=x", {"Authorization": "Token x"}),
+        ("/_admin/login", "application/x-www-form-urlencoded", "user%6eame=nina&password=x", {}),
+        ("/_admin/login", "multipart/form-data; boundary=b", '--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nnina\r\n--b--\r\n', {}),
+        ("//_admin//login", "application/x-www-form-urlencoded", "username=Nina&password=x", {}),
+    ],
+    ids=["a header beside it", "an encoded name", "multipart", "slashes"],
+)
+def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: str, body: str, headers: dict[str, str], request: pytest.FixtureRequest) -> None:
+    source = f"127.0.0.{31 + sum(request.node.name.encode()) % 60}"
+
+    def post() -> float:
+        begin = time.monotonic()
+        assert rig.request("POST", path, {"Content-Type": kind, **PERSON, **headers}, body=body.encode(), source=source).status == 200
+        return time.monotonic() - begin
+
+    for _ in range(8):
+        post()
+    assert post() > 1.2
+
+
+@pytest.mark.parametrize("value", ["Basic amFu*ZTp4", "Basic", "Basic !", "basic amFuZQ=="])
+def test_a_malformed_name_and_password_is_refused(rig: Rig, value: str) -> None:
+    """Python would take some of them, and HAProxy none."""
+    assert rig.request("GET", "/repo/info/refs?service=git-upload-pack", {"Authorization": value}).status == 400
+
+
+@pytest.mark.parametrize("path", ["/x/../_admin/login", "/_admin/./login", "/x/%2e%2e/_admin/login", "/css/../_admin/login", "/repo/.."])
+def test_a_path_that_apache_would_shorten_is_refused(rig: Rig, path: str) -> None:
+    assert rig.request("GET", path).status == 400
+
+
+def test_an_account_is_one_in_any_case(rig: Rig) -> None:
+    for number in range(8):
+        login(rig, "Karl" if number % 2 else "karl", "127.0.0.29", f"guess{number}")
+    assert login(rig, "KARL", "127.0.0.29")[1] > 1.2
+    assert rig.request("GET", "/", PERSON | basic("Build-Bot")).seen("x-kallithea-who") == "bot"
+
+
+def test_clones_of_proven_accounts_are_no_log_ins(rig: Rig) -> None:
+    """Who cannot log in since somebody at the same address guesses would be locked out by his colleagues' clones."""
+    git = basic("erna", "right") | {"User-Agent": "git/2"}
+    source = "127.0.0.30"
+    assert rig.request("GET", "/private/info/refs?service=git-upload-pack", {"User-Agent": "git/2"}, source=source).status == 401
+    assert rig.request("GET", "/private/info/refs?service=git-upload-pack", git, source=source).status == 200
+    for number in range(31):
+        login(rig, f"name{number}", source)
+    server = rig.servers["scm"]
+    server.release.clear()
+    with concurrent.futures.ThreadPoolExecutor(30) as threads:
+        clones = [threads.submit(rig.request, "GET", CLONE, git, source=source) for _ in range(25)]
+        wait_for(lambda: in_flight(rig, "scm") == 25)
+        assert rig.request("GET", "/refuse", basic("anna") | PERSON, source=source).status == 401, "no 429"
+        server.release.set()
+        assert {entry.result(timeout=15).status for entry in clones} == {200}
 
 
 def test_guesses_of_many_accounts_slow_down_the_address(rig: Rig) -> None:
@@ -175,10 +246,12 @@ def test_the_form_counts_as_well(rig: Rig) -> None:
     assert post("mary", "127.0.0.26") < 0.5
 
 
-@pytest.mark.parametrize("way", ["body", "query"])
+@pytest.mark.parametrize("way", ["body", "query", "bearer"])
 def test_a_bot_is_known_by_its_api_key_of_which_the_balancer_has_an_hmac_only(rig: Rig, way: str) -> None:
     def who(key: str) -> str:
         headers = {"Content-Type": "application/json", "User-Agent": "curl/8"}
+        if way == "bearer":
+            return rig.request("GET", "/repo/feed/atom", headers | {"Authorization": f"Bearer {key}"}).seen("x-kallithea-who")
         if way == "query":
             return rig.request("GET", f"/repo/feed/atom?api_key={key}", headers).seen("x-kallithea-who")
         body = json.dumps({"id": 1, "api_key": key, "method": "get_repos", "args": {}}).encode()
@@ -207,6 +280,7 @@ def test_an_account_of_a_person_outweighs_the_program_alone(rig: Rig) -> None:
     assert rig.request("GET", "/", program | basic("scripter")).seen("x-kallithea-who") == "person"
     assert rig.request("GET", "/", program | basic("scripter"), source="127.0.0.9").seen("x-kallithea-who") == "bot"
     assert rig.request("GET", "/", BOT | basic("scripter")).seen("x-kallithea-who") == "bot"
+    assert rig.request("GET", f"/?api_key={API_KEY}", PERSON | basic("scripter")).seen("x-kallithea-who") == "bot"
 
 
 def test_an_operator_sees_why(rig: Rig) -> None:

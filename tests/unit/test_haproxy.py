@@ -128,7 +128,7 @@ def test_good_settings() -> None:
         ({"metrics_bind": "127.0.0.1:99999"}, "give an address and a port"),
         ({"explain_networks": ["office"]}, "explain_networks holds 'office', which is neither"),
         ({"person_accounts": ["a b"]}, "person_accounts holds 'a b', which cannot be"),
-        ({"bot_accounts": ["builder"], "person_accounts": ["jane", "builder"]}, "the account 'builder' is in kallithea_loadbalancer_bot_accounts and in"),
+        ({"bot_accounts": ["Builder"], "person_accounts": ["jane", "builder"]}, "the account 'Builder' is in kallithea_loadbalancer_bot_accounts and in"),
         ({"bot_api_keys": ["x" * 40, "secretkey"]}, "bot_api_keys holds 1 of 2 that are no API keys"),
         ({"in_flight": {"person": 500, "bot": 2001}}, "in_flight.bot is 2001, but a pool holds no more than kallithea_loadbalancer_maxconn (4000)"),
         ({"in_flight": {"person": 0, "bot": 200}}, "in_flight.person is '0': it must be a number of requests"),

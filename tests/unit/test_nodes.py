@@ -57,6 +57,7 @@ def rendered(template: str, host: dict[str, Any], nodes: list[dict[str, Any]]) -
             "kallithea_app_broker_hosts": ["192.0.2.21"],
             "kallithea_app_trusted_proxies": ["192.0.2.1"],
             "kallithea_app_celery_processes": host["celery"],
+            "__kallithea_app_release_id": "one",
             "__kallithea_app_release_path": "/opt/kallithea/releases/one",
             "__kallithea_app_python": "3.11",
             "__kallithea_app_listen": [""],

@@ -137,6 +137,8 @@ def test_static_files_come_from_apache(stranger: Site) -> None:
     answer = stranger.get(address)
     assert answer.status == 200 and answer.header("Content-Type").startswith("text/css") and len(answer.text) > 10_000
     assert "max-age=31536000" in answer.header("Cache-Control")
+    other = stranger.get(address.replace(release[1], "0.7.0-000000000000"))
+    assert other.status == 200 and other.header("Cache-Control") == "public, max-age=86400", "of another release this host has nothing to promise"
     assert not answer.header("Set-Cookie")
     packed = stranger.get(address, {"Accept-Encoding": "gzip"})
     assert packed.status == 200 and packed.header("Content-Encoding") == "gzip"
