@@ -60,6 +60,14 @@ def busy(rig: Rig, pool: str, headers: dict[str, str], count: int = 4) -> Iterat
         assert {entry.result(timeout=15).status for entry in sent} == {200}
 
 
+def prove(rig: Rig, headers: dict[str, str], source: str = "127.0.0.1") -> None:
+    """Have a credential taken, as git does it: first without a name."""
+    private = "/private/info/refs?service=git-upload-pack"
+    anonymous = {name: value for name, value in headers.items() if name != "Authorization"}
+    assert rig.request("GET", private, anonymous, source=source).status == 401
+    assert rig.request("GET", private, headers, source=source).status == 200
+
+
 def queued(rig: Rig, pool: str) -> int:
     """Return how many wait, those included that wait for one node alone."""
     return sum(rig.counts(f"be_{pool}", "qcur").values())
@@ -72,6 +80,8 @@ def in_flight(rig: Rig, pool: str) -> int:
 
 def test_who_has_little_in_flight_passes_who_has_much(rig: Rig) -> None:
     server = rig.servers["ci"]
+    for account in ("build-bot", "other-bot"):
+        prove(rig, basic(account) | BOT)
     with busy(rig, "ci", basic("build-bot") | BOT) as threads:
         waiting = [threads.submit(rig.request, "GET", CLONE, basic("build-bot") | BOT) for _ in range(6)]
         wait_for(lambda: queued(rig, "ci") == 6)
@@ -83,8 +93,10 @@ def test_who_has_little_in_flight_passes_who_has_much(rig: Rig) -> None:
 
 
 def test_nobody_is_moved_back_by_who_names_his_account(rig: Rig) -> None:
-    """Requests in flight count for the credential as a whole, so a wrong password is another one."""
+    """Requests in flight count for the credential as a whole, and for the address as long as nobody has looked at it."""
     server = rig.servers["ci"]
+    prove(rig, basic("build-bot") | BOT)
+    prove(rig, basic("other-bot", "right") | BOT)
     with busy(rig, "ci", basic("other-bot", "wrong") | BOT) as threads:
         waiting = [threads.submit(rig.request, "GET", CLONE, basic("other-bot", "wrong") | BOT) for _ in range(4)]
         wait_for(lambda: queued(rig, "ci") == 4)
@@ -102,7 +114,18 @@ def test_nobody_is_moved_back_by_who_names_his_account(rig: Rig) -> None:
         assert {entry.result(timeout=15).status for entry in waiting} == {200}
 
 
+def test_invented_passwords_count_for_the_address(rig: Rig) -> None:
+    with busy(rig, "ci", basic("other-bot", "invented") | BOT) as threads:
+        waiting = [threads.submit(rig.request, "GET", CLONE, basic("other-bot", f"invented{number}") | BOT) for number in range(8)]
+        wait_for(lambda: queued(rig, "ci") == 8)
+        assert rig.request("GET", CLONE, basic("other-bot", "one more") | BOT).status == 429
+        assert rig.request("GET", f"/repo?api_key={'1' * 40}", BOT).status == 429
+        rig.servers["ci"].release.set()
+        assert {entry.result(timeout=15).status for entry in waiting} == {200}
+
+
 def test_above_the_ceiling_a_credential_is_refused_and_nobody_else(rig: Rig) -> None:
+    prove(rig, basic("build-bot") | BOT)
     with busy(rig, "ci", basic("build-bot") | BOT) as threads:
         waiting = [threads.submit(rig.request, "GET", CLONE, basic("build-bot") | BOT) for _ in range(8)]
         wait_for(lambda: queued(rig, "ci") == 8)
@@ -147,9 +170,7 @@ def test_the_owner_behind_the_guesser_s_address_is_not_slowed_down_once_his_pass
         assert rig.request("GET", private, git, source="127.0.0.27").status == 200
         return time.monotonic() - begin
 
-    # As git does it: first without a name.
-    assert rig.request("GET", private, {"User-Agent": "git/2"}, source="127.0.0.27").status == 401
-    fetch()
+    prove(rig, git, "127.0.0.27")
     for number in range(8):
         login(rig, "otto", "127.0.0.27", f"guess{number}")
     assert login(rig, "otto", "127.0.0.27")[1] > 1.2
@@ -169,14 +190,18 @@ def test_a_password_that_nobody_looked_at_is_not_taken_for_a_right_one(rig: Rig)
     ("path", "kind", "body", "headers"),
     [
         ("/_admin/login", "application/x-www-form-urlencoded", "username=nina&password=x", {"Authorization": "Token x"}),
+        ("/_admin/login", "application/x-www-form-urlencoded", "username=nina&password=x", basic("mallory", "right")),
         ("/_admin/login", "application/x-www-form-urlencoded", "user%6eame=nina&password=x", {}),
         ("/_admin/login", "multipart/form-data; boundary=b", '--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nnina\r\n--b--\r\n', {}),
         ("//_admin//login", "application/x-www-form-urlencoded", "username=Nina&password=x", {}),
     ],
-    ids=["a header beside it", "an encoded name", "multipart", "slashes"],
+    ids=["a header beside it", "an own password beside it", "an encoded name", "multipart", "slashes"],
 )
 def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: str, body: str, headers: dict[str, str], request: pytest.FixtureRequest) -> None:
     source = f"127.0.0.{31 + sum(request.node.name.encode()) % 60}"
+
+    if "Authorization" in headers:
+        prove(rig, headers, source)
 
     def post() -> float:
         begin = time.monotonic()
@@ -210,8 +235,7 @@ def test_clones_of_proven_accounts_are_no_log_ins(rig: Rig) -> None:
     """Who cannot log in since somebody at the same address guesses would be locked out by his colleagues' clones."""
     git = basic("erna", "right") | {"User-Agent": "git/2"}
     source = "127.0.0.30"
-    assert rig.request("GET", "/private/info/refs?service=git-upload-pack", {"User-Agent": "git/2"}, source=source).status == 401
-    assert rig.request("GET", "/private/info/refs?service=git-upload-pack", git, source=source).status == 200
+    prove(rig, git, source)
     for number in range(31):
         login(rig, f"name{number}", source)
     server = rig.servers["scm"]
