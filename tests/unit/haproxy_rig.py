@@ -118,6 +118,9 @@ class _Echo(http.server.BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, kind: str = "text/plain") -> None:
         self.send_response(status)
+        # What not everybody may read is answered after a look at the password.
+        if "/private" in self.path and status < 400:
+            self.send_header("X-Kallithea-Verified", "1")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

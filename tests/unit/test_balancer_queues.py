@@ -65,7 +65,8 @@ def prove(rig: Rig, headers: dict[str, str], source: str = "127.0.0.1") -> None:
     private = "/private/info/refs?service=git-upload-pack"
     anonymous = {name: value for name, value in headers.items() if name != "Authorization"}
     assert rig.request("GET", private, anonymous, source=source).status == 401
-    assert rig.request("GET", private, headers, source=source).status == 200
+    answer = rig.request("GET", private, headers, source=source)
+    assert (answer.status, answer.headers["X-Kallithea-Verified"]) == (200, None)
 
 
 def queued(rig: Rig, pool: str) -> int:
@@ -181,8 +182,14 @@ def test_a_password_that_nobody_looked_at_is_not_taken_for_a_right_one(rig: Rig)
     """What everybody may read, and pages, are answered whatever the password."""
     for number in range(8):
         login(rig, "petra", "127.0.0.28", f"guess{number}")
-    for path in ("/repo/info/refs?service=git-upload-pack", "/repo"):
-        assert rig.request("GET", path, basic("petra", "next"), source="127.0.0.28").status == 200
+    next_one = basic("petra", "next")
+    for path, more in (
+        ("/repo/info/refs?service=git-upload-pack", {}),
+        ("/repo/git-upload-pack?service=git-receive-pack", {}),
+        ("/repo?cmd=unbundle", {"Accept": "application/mercurial-0.1"}),
+        ("/repo", {}),
+    ):
+        assert rig.request("GET", path, next_one | more, source="127.0.0.28").status == 200
     assert login(rig, "petra", "127.0.0.28", "next")[1] > 1.2
 
 
@@ -219,9 +226,18 @@ def test_a_malformed_name_and_password_is_refused(rig: Rig, value: str) -> None:
     assert rig.request("GET", "/repo/info/refs?service=git-upload-pack", {"Authorization": value}).status == 400
 
 
-@pytest.mark.parametrize("path", ["/x/../_admin/login", "/_admin/./login", "/x/%2e%2e/_admin/login", "/css/../_admin/login", "/repo/.."])
-def test_a_path_that_apache_would_shorten_is_refused(rig: Rig, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/x/../_admin/login", "/_admin/./login", "/x/%2e%2e/_admin/login", "/css/../_admin/login", "/repo/..", "/_admin/login%0A", "/a%0D", "/a%09b"]
+)
+def test_a_path_that_others_read_otherwise_is_refused(rig: Rig, path: str) -> None:
     assert rig.request("GET", path).status == 400
+
+
+def test_a_guess_with_a_password_that_was_taken_elsewhere_counts_for_the_address(rig: Rig) -> None:
+    for number in range(38):
+        prove(rig, basic("rita", f"guess{number}"), "127.0.0.91")
+        login(rig, "rita", "127.0.0.91", f"guess{number}")
+    assert login(rig, "somebody-else", "127.0.0.91")[1] > 0.5
 
 
 def test_an_account_is_one_in_any_case(rig: Rig) -> None:

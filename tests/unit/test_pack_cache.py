@@ -151,7 +151,7 @@ class Rig:
     @property
     def unfinished(self) -> list[pathlib.Path]:
         """Return what is being written, or was."""
-        return [path for path in self.cache.iterdir() if len(path.name) > 64]
+        return [path for path in self.cache.iterdir() if len(path.name) > 64 and path.name.endswith(".new")]
 
     @property
     def counters(self) -> dict[str, int]:
@@ -592,9 +592,38 @@ def test_an_answer_of_more_than_half_of_the_cache_is_not_kept(rig: Rig) -> None:
     path = rig.repository("one")
     for _round in range(2):
         assert rig.objects(rig.clone(path)) == rig.objects(path)
-    assert rig.counted == (0, 0, 2)
+    assert rig.counted == (0, 1, 1), "the second one tries no more to keep it"
     assert not rig.entries
     assert not rig.unfinished
+
+
+def test_nobody_waits_for_the_client_of_an_answer_that_is_not_kept(rig: Rig) -> None:
+    rig.configure(limit=SIZE * 3)
+    path = rig.repository("one")
+    rig.trouble.write_text("slow")
+    slow = rig.start(path)
+    wait_for(lambda: rig.runs == 1)
+    # It has asked before the answer turns out to be too large.
+    begin = time.monotonic()
+    other = rig.start(path)
+    pack = other.communicate(timeout=20)[0]
+    assert time.monotonic() - begin < 10, "it waited for a client that reads nothing"
+    rig.check(path, pack)
+    rig.check(path, slow.communicate(timeout=20)[0])
+    assert (slow.returncode, other.returncode, rig.runs) == (0, 0, 2)
+
+
+def test_a_folder_that_is_emptied_meanwhile_is_no_failure(rig: Rig) -> None:
+    path = rig.repository("one")
+    rig.trouble.write_text("slow")
+    process = rig.start(path)
+    wait_for(lambda: bool(rig.unfinished) and rig.runs == 1)
+    for found in rig.cache.iterdir():
+        found.unlink()
+    pack, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, b"")
+    rig.check(path, pack)
+    assert not rig.entries
 
 
 @pytest.mark.parametrize("folder", ["", "cache/none"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 
@@ -20,9 +21,10 @@ RUN_SECONDS = 120.0
 def verdict(node: Machine, site: Site, agent: str) -> str:
     """Return who the balancer took a program for, by its log."""
     begin = time.time() - 1
-    site.get("/_admin/login", {"User-Agent": agent})
-    lines = wait_until("the line in the log", lambda: Balancer(node).log(begin), 10)
-    return f"{lines[-1]['who']} {lines[-1]['signal']} {lines[-1]['pool']}"
+    path = f"/{secrets.token_hex(8)}"
+    site.get(path, {"User-Agent": agent})
+    (line,) = wait_until("the line in the log", lambda: [line for line in Balancer(node).log(begin) if line["path"] == path], 10)
+    return f"{line['who']} {line['signal']} {line['pool']}"
 
 
 def test_a_command_changes_the_lists_and_a_run_takes_it_back(node: Machine, settings: Settings, tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_an_expression_that_haproxy_refuses_changes_nothing(node: Machine, setti
     """Python takes it, so that only HAProxy itself can say so."""
     bad = {"kallithea_loadbalancer_bot_user_agents": [r"\N{DIGIT ONE}"]}
     with playbook_runs.unchanged(node, settings):
-        run = playbook_runs.run("loadbalancer", variables=bad, folder=tmp_path, seconds=RUN_SECONDS)
+        run = playbook_runs.run("preflight", variables=bad, folder=tmp_path, seconds=RUN_SECONDS)
     run.check_sentence(r"kallithea_loadbalancer_bot_user_agents holds '\\N\{DIGIT ONE\}', which HAProxy does not take \(")
 
 
