@@ -35,7 +35,7 @@ def credentials(site: Site) -> Iterator[dict[str, str]]:
 @pytest.fixture
 def repository(site: Site, credentials: dict[str, str], make_repository: Make) -> str:
     """Make a repository that the account may read."""
-    name = make_repository("hg", "read")
+    name = make_repository("hg", credentials["name"])
     site.call("grant_user_permission", repoid=name, userid=credentials["name"], perm="repository.read")
     return name
 
