@@ -564,7 +564,7 @@ def main() -> int:
             print(f"failed {count} times: {why}")
         result = {
             "date": now.isoformat(timespec="seconds"),
-            "command": " ".join(["./scripts/bench", *arguments.parts] + (["--quick"] if arguments.quick else [])),
+            "command": " ".join(["./scripts/bench", *(["--report"] if arguments.report else []), *arguments.parts, *(["--quick"] if arguments.quick else [])]),
             "url": os.environ["KALLITHEA_URL"],
             "quick": arguments.quick,
             "seconds": round(time.monotonic() - STARTED),

@@ -70,7 +70,8 @@ def markdown(name: str, result: Mapping[str, Any], figures: Sequence[Figure]) ->
         "",
         f"Made by `{result['command']}` on {result['date'][:10]}; how it measures: [tests/benchmark](../../tests/benchmark/README.md);",
     ]
-    lines += [f"with plots: [{name}.html]({name}.html); the values: [{name}.json]({name}.json).", ""]
+    kind = "with plots" if any(chart["part"] == name for chart in result["charts"]) else "for browsers"
+    lines += [f"{kind}: [{name}.html]({name}.html); the values: [{name}.json]({name}.json).", ""]
     sentences = findings(name, figures)
     lines += [*[f"- {sentence}" for sentence in sentences], ""] if sentences else []
     lines += [f"- {why}: {count} times" for why, count in result["failures"].items()] + ([""] if result["failures"] else [])
