@@ -23,6 +23,8 @@ wait_for = functools.partial(haproxy_rig.wait_for, seconds=20)
 API_KEY = "0123456789abcdef0123456789abcdef01234567"
 PERSON = {"User-Agent": "Mozilla/5.0"}
 BOT = {"User-Agent": "git/2.47.3", "Host": CI_HOSTNAME}
+# Answered to a name and password alone, which are looked at.
+PRIVATE = "/private/info/refs?service=git-upload-pack"
 CLONE = "/slow/info/refs?service=git-upload-pack"
 
 
@@ -62,10 +64,9 @@ def busy(rig: Rig, pool: str, headers: dict[str, str], count: int = 4) -> Iterat
 
 def prove(rig: Rig, headers: dict[str, str], source: str = "127.0.0.1") -> None:
     """Have a credential taken, as git does it: first without a name."""
-    private = "/private/info/refs?service=git-upload-pack"
     anonymous = {name: value for name, value in headers.items() if name != "Authorization"}
-    assert rig.request("GET", private, anonymous, source=source).status == 401
-    answer = rig.request("GET", private, headers, source=source)
+    assert rig.request("GET", PRIVATE, anonymous, source=source).status == 401
+    answer = rig.request("GET", PRIVATE, headers, source=source)
     assert (answer.status, answer.headers["X-Kallithea-Verified"]) == (200, None)
 
 
@@ -153,6 +154,13 @@ def login(rig: Rig, account: str, source: str, password: str = "wrong") -> tuple
     return answer, time.monotonic() - begin
 
 
+def post_form(rig: Rig, body: str, source: str, path: str = "/_admin/login", headers: dict[str, str] | None = None) -> float:
+    begin = time.monotonic()
+    sent = {"Content-Type": "application/x-www-form-urlencoded", **PERSON, **(headers or {})}
+    assert rig.request("POST", path, sent, body=body.encode(), source=source).status == 200
+    return time.monotonic() - begin
+
+
 def test_failed_log_ins_are_slowed_down_for_the_address_alone(rig: Rig) -> None:
     for number in range(8):
         answer, _ = login(rig, "jane", "127.0.0.21", f"guess{number}")
@@ -164,11 +172,10 @@ def test_failed_log_ins_are_slowed_down_for_the_address_alone(rig: Rig) -> None:
 
 def test_the_owner_behind_the_guesser_s_address_is_not_slowed_down_once_his_password_was_taken(rig: Rig) -> None:
     git = basic("otto", "right") | {"User-Agent": "git/2"}
-    private = "/private/info/refs?service=git-upload-pack"
 
     def fetch() -> float:
         begin = time.monotonic()
-        assert rig.request("GET", private, git, source="127.0.0.27").status == 200
+        assert rig.request("GET", PRIVATE, git, source="127.0.0.27").status == 200
         return time.monotonic() - begin
 
     prove(rig, git, "127.0.0.27")
@@ -211,9 +218,7 @@ def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: st
         prove(rig, headers, source)
 
     def post() -> float:
-        begin = time.monotonic()
-        assert rig.request("POST", path, {"Content-Type": kind, **PERSON, **headers}, body=body.encode(), source=source).status == 200
-        return time.monotonic() - begin
+        return post_form(rig, body, source, path=path, headers={"Content-Type": kind, **headers})
 
     for _ in range(8):
         post()
@@ -273,12 +278,9 @@ def test_guesses_of_many_accounts_slow_down_the_address(rig: Rig) -> None:
 
 def test_the_form_counts_as_well(rig: Rig) -> None:
     """Kallithea answers a failed one with the form again."""
-    form = {"Content-Type": "application/x-www-form-urlencoded", **PERSON}
 
     def post(account: str, source: str) -> float:
-        begin = time.monotonic()
-        assert rig.request("POST", "/_admin/login", form, body=f"username={account}&password=x".encode(), source=source).status == 200
-        return time.monotonic() - begin
+        return post_form(rig, f"username={account}&password=x", source)
 
     for _ in range(8):
         post("mary", "127.0.0.25")
