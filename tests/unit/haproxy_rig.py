@@ -101,6 +101,9 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         if "/refuse" in self.path or ("/private" in self.path and "Authorization" not in self.headers):
             self._send(401, b"no")
             return
+        if "/forbid" in self.path:
+            self._send(403, b"no")
+            return
         if self.path.startswith("/page"):
             self._send(200, b"<p>a line of a page</p>\n" * 1000, "text/html")
             return

@@ -148,9 +148,9 @@ def test_a_client_that_went_away_leaves_the_queue(rig: Rig) -> None:
         wait_for(lambda: queued(rig, "ci") == 0)
 
 
-def login(rig: Rig, account: str, source: str, password: str = "wrong") -> tuple[Answer, float]:
+def login(rig: Rig, account: str, source: str, password: str = "wrong", repository: str = "refuse") -> tuple[Answer, float]:
     begin = time.monotonic()
-    answer = rig.request("GET", "/refuse/info/refs?service=git-upload-pack", basic(account, password) | {"User-Agent": "git/2"}, source=source)
+    answer = rig.request("GET", f"/{repository}/info/refs?service=git-upload-pack", basic(account, password) | {"User-Agent": "git/2"}, source=source)
     return answer, time.monotonic() - begin
 
 
@@ -223,6 +223,39 @@ def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: st
     for _ in range(8):
         post()
     assert post() > 1.2
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/_admin/login", "username=invented&password=x&username=nina"),
+        (f"/repo/feed/atom?api_key={'1' * 40}&x=y&api_key={API_KEY}", ""),
+    ],
+    ids=["name", "key"],
+)
+def test_a_name_or_key_that_is_given_twice_is_refused(rig: Rig, path: str, body: str) -> None:
+    """HAProxy would count the first, and Kallithea take the last."""
+    answer = rig.request("POST", path, PERSON | {"Content-Type": "application/x-www-form-urlencoded"}, body=body.encode())
+    assert (answer.status, answer.text) == (400, "A name or key is given twice.\n")
+
+
+def test_a_name_and_password_are_one_however_they_are_written(rig: Rig) -> None:
+    source = "127.0.0.92"
+    prove(rig, basic("uwe", "right"), source)
+    for number in range(8):
+        login(rig, "uwe", source, f"guess{number}")
+    for header in (basic("Uwe", "right"), {"Authorization": basic("uwe", "right")["Authorization"].replace("Basic ", "basic ")}):
+        begin = time.monotonic()
+        assert rig.request("GET", PRIVATE, header, source=source).status == 200
+        assert time.monotonic() - begin < 0.5
+    assert login(rig, "uwe", source)[1] > 1.2
+
+
+def test_failed_log_ins_may_be_answered_403(rig: Rig) -> None:
+    """The ini's auth_ret_code says so."""
+    for number in range(8):
+        assert login(rig, "vera", "127.0.0.93", f"guess{number}", "forbid")[0].status == 403
+    assert login(rig, "vera", "127.0.0.93", repository="forbid")[1] > 1.2
 
 
 @pytest.mark.parametrize("value", ["Basic amFu*ZTp4", "Basic", "Basic !", "basic amFuZQ=="])

@@ -122,14 +122,6 @@ def hold(client: Client, plan: Plan, url: str, ci_url: str, repository: str) -> 
     return idle, during
 
 
-def check_people_do_not_notice(idle: Phase, during: Phase) -> None:
-    """Fail where a page or a clone failed, or where people waited much longer in the storm."""
-    failed = figures.failures([idle, during], "pages") | figures.failures([idle, during], "clones")
-    assert not failed, f"failed: {failed}"
-    rise = figures.rises("", [idle], [during]).value
-    assert rise is not None and rise <= BOUND, f"people waited {rise} times as long"
-
-
 def test_people_do_not_notice_the_storm(
     client: Client, machines: dict[str, Machine], settings: Settings, balancer: Balancer, plan: Plan, repositories: dict[str, str]
 ) -> None:
@@ -138,7 +130,10 @@ def test_people_do_not_notice_the_storm(
         failures = balancer.failed_checks()
         idle, during = hold(client, plan, f"https://{settings.hostname}", f"https://{settings.ci_hostname}", repositories["git"])
         assert balancer.failed_checks() == failures, "a busy host was taken for a dead one"
-    check_people_do_not_notice(idle, during)
+    failed = figures.failures([idle, during], "pages") | figures.failures([idle, during], "clones")
+    assert not failed, f"failed: {failed}"
+    rise = figures.rises("", [idle], [during]).value
+    assert rise is not None and rise <= BOUND, f"people waited {rise} times as long"
 
 
 @pytest.fixture
@@ -161,5 +156,3 @@ def test_with_the_split_off_they_do(client: Client, machines: dict[str, Machine]
         idle, during = hold(client, plan, split_off, split_off, repositories["git"])
     rise = figures.rises("", [idle], [during]).value
     assert rise is not None and rise > WITHOUT_THE_SPLIT, f"people waited {rise} times as long"
-    with pytest.raises(AssertionError, match="times as long"):
-        check_people_do_not_notice(idle | {"failed_pages": {}}, during | {"failed_pages": {}, "failed_clones": {}})
