@@ -32,6 +32,9 @@ HOSTNAME = "scm.example.org"
 CI_HOSTNAME = "ci.scm.example.org"
 BALANCER_KEY = "thekeyofthebalancer0thekeyofthe"
 POOLS = ("static", "ui", "scm", "write", "ci")
+# Answered to a name and password alone, which are looked at.
+PRIVATE = "/private/info/refs?service=git-upload-pack"
+CLONE = "/slow/info/refs?service=git-upload-pack"
 
 
 # Below those that the kernel gives away by itself, and a row for each of pytest's workers: nobody takes a port between its choice and its use.
@@ -349,3 +352,21 @@ def wait_for(condition: Callable[[], object], seconds: float = 8) -> None:
     while not condition():
         assert time.monotonic() < end, "did not happen in time"
         time.sleep(0.05)
+
+
+def basic(account: str, password: str = "secret") -> dict[str, str]:
+    """Return the header of a name and a password."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{account}:{password}".encode()).decode()}
+
+
+def prove(rig: Rig, headers: dict[str, str], source: str = "127.0.0.1") -> None:
+    """Have a credential taken, as git does it: first without a name."""
+    anonymous = {name: value for name, value in headers.items() if name != "Authorization"}
+    assert rig.request("GET", PRIVATE, anonymous, source=source).status == 401
+    answer = rig.request("GET", PRIVATE, headers, source=source)
+    assert (answer.status, answer.headers["X-Kallithea-Verified"]) == (200, None)
+
+
+def in_flight(rig: Rig, pool: str) -> int:
+    """Return how many requests of a pool wait or run."""
+    return rig.counts(f"be_{pool}", "scur")["BACKEND"]

@@ -1,8 +1,7 @@
-"""Queues, ceilings, slow log-ins, warm nodes, keys, explanations and metrics of the balancer, against a real HAProxy."""
+"""Queues, ceilings, warm nodes, keys, explanations and metrics of the balancer, against a real HAProxy."""
 
 from __future__ import annotations
 
-import base64
 import concurrent.futures
 import contextlib
 import functools
@@ -16,20 +15,13 @@ from typing import Any
 
 import haproxy_rig
 import pytest
-from haproxy_rig import CI_HOSTNAME, HOSTNAME, Answer, Rig, running
+from haproxy_rig import CI_HOSTNAME, CLONE, HOSTNAME, Rig, basic, in_flight, prove, running
 
 # All threads of a test compete for the processors with what they measure.
 wait_for = functools.partial(haproxy_rig.wait_for, seconds=20)
 API_KEY = "0123456789abcdef0123456789abcdef01234567"
 PERSON = {"User-Agent": "Mozilla/5.0"}
 BOT = {"User-Agent": "git/2.47.3", "Host": CI_HOSTNAME}
-# Answered to a name and password alone, which are looked at.
-PRIVATE = "/private/info/refs?service=git-upload-pack"
-CLONE = "/slow/info/refs?service=git-upload-pack"
-
-
-def basic(account: str, password: str = "secret") -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{account}:{password}".encode()).decode()}
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +54,9 @@ def busy(rig: Rig, pool: str, headers: dict[str, str], count: int = 4) -> Iterat
         assert {entry.result(timeout=15).status for entry in sent} == {200}
 
 
-def prove(rig: Rig, headers: dict[str, str], source: str = "127.0.0.1") -> None:
-    """Have a credential taken, as git does it: first without a name."""
-    anonymous = {name: value for name, value in headers.items() if name != "Authorization"}
-    assert rig.request("GET", PRIVATE, anonymous, source=source).status == 401
-    answer = rig.request("GET", PRIVATE, headers, source=source)
-    assert (answer.status, answer.headers["X-Kallithea-Verified"]) == (200, None)
-
-
 def queued(rig: Rig, pool: str) -> int:
     """Return how many wait, those included that wait for one node alone."""
     return sum(rig.counts(f"be_{pool}", "qcur").values())
-
-
-def in_flight(rig: Rig, pool: str) -> int:
-    """Return how many requests of a pool wait or run."""
-    return rig.counts(f"be_{pool}", "scur")["BACKEND"]
 
 
 def test_who_has_little_in_flight_passes_who_has_much(rig: Rig) -> None:
@@ -146,179 +125,6 @@ def test_a_client_that_went_away_leaves_the_queue(rig: Rig) -> None:
             client.sendall(f"GET {CLONE} HTTP/1.1\r\nHost: {CI_HOSTNAME}\r\n\r\n".encode())
             wait_for(lambda: queued(rig, "ci") == 1)
         wait_for(lambda: queued(rig, "ci") == 0)
-
-
-def login(rig: Rig, account: str, source: str, password: str = "wrong", repository: str = "refuse") -> tuple[Answer, float]:
-    begin = time.monotonic()
-    answer = rig.request("GET", f"/{repository}/info/refs?service=git-upload-pack", basic(account, password) | {"User-Agent": "git/2"}, source=source)
-    return answer, time.monotonic() - begin
-
-
-def post_form(rig: Rig, body: str, source: str, path: str = "/_admin/login", headers: dict[str, str] | None = None) -> float:
-    begin = time.monotonic()
-    sent = {"Content-Type": "application/x-www-form-urlencoded", **PERSON, **(headers or {})}
-    assert rig.request("POST", path, sent, body=body.encode(), source=source).status == 200
-    return time.monotonic() - begin
-
-
-def test_failed_log_ins_are_slowed_down_for_the_address_alone(rig: Rig) -> None:
-    for number in range(8):
-        answer, _ = login(rig, "jane", "127.0.0.21", f"guess{number}")
-        assert answer.status == 401
-    assert login(rig, "jane", "127.0.0.21")[1] > 1.2, "the guesser waits"
-    assert login(rig, "jane", "127.0.0.22")[1] < 0.5, "the account's owner elsewhere does not"
-    assert login(rig, "joe", "127.0.0.21")[1] < 0.5, "nor her colleague at the same address"
-
-
-def test_the_owner_behind_the_guesser_s_address_is_not_slowed_down_once_his_password_was_taken(rig: Rig) -> None:
-    git = basic("otto", "right") | {"User-Agent": "git/2"}
-
-    def fetch() -> float:
-        begin = time.monotonic()
-        assert rig.request("GET", PRIVATE, git, source="127.0.0.27").status == 200
-        return time.monotonic() - begin
-
-    prove(rig, git, "127.0.0.27")
-    for number in range(8):
-        login(rig, "otto", "127.0.0.27", f"guess{number}")
-    assert login(rig, "otto", "127.0.0.27")[1] > 1.2
-    assert fetch() < 0.5
-
-
-def test_a_password_that_nobody_looked_at_is_not_taken_for_a_right_one(rig: Rig) -> None:
-    """What everybody may read, and pages, are answered whatever the password."""
-    for number in range(8):
-        login(rig, "petra", "127.0.0.28", f"guess{number}")
-    next_one = basic("petra", "next")
-    for path, more in (
-        ("/repo/info/refs?service=git-upload-pack", {}),
-        ("/repo/git-upload-pack?service=git-receive-pack", {}),
-        ("/repo?cmd=unbundle", {"Accept": "application/mercurial-0.1"}),
-        ("/repo", {}),
-    ):
-        assert rig.request("GET", path, next_one | more, source="127.0.0.28").status == 200
-    assert login(rig, "petra", "127.0.0.28", "next")[1] > 1.2
-
-
-@pytest.mark.parametrize(
-    ("path", "kind", "body", "headers"),
-    [
-        ("/_admin/login", "application/x-www-form-urlencoded", "username=nina&password=x", {"Authorization": "Token x"}),
-        ("/_admin/login", "application/x-www-form-urlencoded", "username=nina&password=x", basic("mallory", "right")),
-        ("/_admin/login", "application/x-www-form-urlencoded", "user%6eame=nina&password=x", {}),
-        ("/_admin/login", "multipart/form-data; boundary=b", '--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nnina\r\n--b--\r\n', {}),
-        ("//_admin//login", "application/x-www-form-urlencoded", "username=Nina&password=x", {}),
-    ],
-    ids=["a header beside it", "an own password beside it", "an encoded name", "multipart", "slashes"],
-)
-def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: str, body: str, headers: dict[str, str], request: pytest.FixtureRequest) -> None:
-    source = f"127.0.0.{31 + sum(request.node.name.encode()) % 60}"
-
-    if "Authorization" in headers:
-        prove(rig, headers, source)
-
-    def post() -> float:
-        return post_form(rig, body, source, path=path, headers={"Content-Type": kind, **headers})
-
-    for _ in range(8):
-        post()
-    assert post() > 1.2
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/_admin/login", "username=invented&password=x&username=nina"),
-        (f"/repo/feed/atom?api_key={'1' * 40}&x=y&api_key={API_KEY}", ""),
-    ],
-    ids=["name", "key"],
-)
-def test_a_name_or_key_that_is_given_twice_is_refused(rig: Rig, path: str, body: str) -> None:
-    """HAProxy would count the first, and Kallithea take the last."""
-    answer = rig.request("POST", path, PERSON | {"Content-Type": "application/x-www-form-urlencoded"}, body=body.encode())
-    assert (answer.status, answer.text) == (400, "A name or key is given twice.\n")
-
-
-def test_a_name_and_password_are_one_however_they_are_written(rig: Rig) -> None:
-    source = "127.0.0.92"
-    prove(rig, basic("uwe", "right"), source)
-    for number in range(8):
-        login(rig, "uwe", source, f"guess{number}")
-    for header in (basic("Uwe", "right"), {"Authorization": basic("uwe", "right")["Authorization"].replace("Basic ", "basic ")}):
-        begin = time.monotonic()
-        assert rig.request("GET", PRIVATE, header, source=source).status == 200
-        assert time.monotonic() - begin < 0.5
-    assert login(rig, "uwe", source)[1] > 1.2
-
-
-def test_failed_log_ins_may_be_answered_403(rig: Rig) -> None:
-    """The ini's auth_ret_code says so."""
-    for number in range(8):
-        assert login(rig, "vera", "127.0.0.93", f"guess{number}", "forbid")[0].status == 403
-    assert login(rig, "vera", "127.0.0.93", repository="forbid")[1] > 1.2
-
-
-@pytest.mark.parametrize("value", ["Basic amFu*ZTp4", "Basic", "Basic !", "basic amFuZQ=="])
-def test_a_malformed_name_and_password_is_refused(rig: Rig, value: str) -> None:
-    """Python would take some of them, and HAProxy none."""
-    assert rig.request("GET", "/repo/info/refs?service=git-upload-pack", {"Authorization": value}).status == 400
-
-
-@pytest.mark.parametrize(
-    "path", ["/x/../_admin/login", "/_admin/./login", "/x/%2e%2e/_admin/login", "/css/../_admin/login", "/repo/..", "/_admin/login%0A", "/a%0D", "/a%09b"]
-)
-def test_a_path_that_others_read_otherwise_is_refused(rig: Rig, path: str) -> None:
-    assert rig.request("GET", path).status == 400
-
-
-def test_a_guess_with_a_password_that_was_taken_elsewhere_counts_for_the_address(rig: Rig) -> None:
-    for number in range(38):
-        prove(rig, basic("rita", f"guess{number}"), "127.0.0.91")
-        login(rig, "rita", "127.0.0.91", f"guess{number}")
-    assert login(rig, "somebody-else", "127.0.0.91")[1] > 0.5
-
-
-def test_an_account_is_one_in_any_case(rig: Rig) -> None:
-    for number in range(8):
-        login(rig, "Karl" if number % 2 else "karl", "127.0.0.29", f"guess{number}")
-    assert login(rig, "KARL", "127.0.0.29")[1] > 1.2
-    assert rig.request("GET", "/", PERSON | basic("Build-Bot")).seen("x-kallithea-who") == "bot"
-
-
-def test_clones_of_proven_accounts_are_no_log_ins(rig: Rig) -> None:
-    """Who cannot log in since somebody at the same address guesses would be locked out by his colleagues' clones."""
-    git = basic("erna", "right") | {"User-Agent": "git/2"}
-    source = "127.0.0.30"
-    prove(rig, git, source)
-    for number in range(31):
-        login(rig, f"name{number}", source)
-    server = rig.servers["scm"]
-    server.release.clear()
-    with concurrent.futures.ThreadPoolExecutor(30) as threads:
-        clones = [threads.submit(rig.request, "GET", CLONE, git, source=source) for _ in range(25)]
-        wait_for(lambda: in_flight(rig, "scm") == 25)
-        assert rig.request("GET", "/refuse", basic("anna") | PERSON, source=source).status == 401, "no 429"
-        server.release.set()
-        assert {entry.result(timeout=15).status for entry in clones} == {200}
-
-
-def test_guesses_of_many_accounts_slow_down_the_address(rig: Rig) -> None:
-    for number in range(38):
-        login(rig, f"account{number}", "127.0.0.23")
-    assert login(rig, "one-more", "127.0.0.23")[1] > 0.5
-    assert login(rig, "one-more", "127.0.0.24")[1] < 0.5
-
-
-def test_the_form_counts_as_well(rig: Rig) -> None:
-    """Kallithea answers a failed one with the form again."""
-
-    def post(account: str, source: str) -> float:
-        return post_form(rig, f"username={account}&password=x", source)
-
-    for _ in range(8):
-        post("mary", "127.0.0.25")
-    assert post("mary", "127.0.0.25") > 1.2
-    assert post("mary", "127.0.0.26") < 0.5
 
 
 @pytest.mark.parametrize("way", ["body", "query", "bearer"])
