@@ -14,6 +14,8 @@ from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import
 AGE = re.compile(r"[1-9][0-9]*[dh]")
 PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 NETWORK = re.compile(r"nfs|cifs|smb|ceph|gluster|lustre|gfs2|ocfs2|9p$|virtiofs|afs|beegfs|fuse\.(gluster|sshfs|ceph|s3)")
+# What PrivateTmp and ProtectHome of the unit kallithea-web replace.
+HIDDEN = ("/tmp", "/var/tmp", "/home", "/root", "/run/user")
 # As kallithea-pack-cache has it.
 KEPT_FREE = 0.05
 LEAST = {
@@ -70,6 +72,8 @@ def pack_cache_problems(path: str, size: int | str, storage_path: str, name: str
         return [f"{named} is not an absolute path of letters, digits and ._-; give one such as /var/cache/kallithea/packs."]
     if holds(storage_path, path):
         return [f"{named} lies on the shared storage, where reading it costs more than it saves; give a folder on a disk of the host's own."]
+    if hidden := next((folder for folder in HIDDEN if holds(folder, path)), ""):
+        return [f"{named} lies in {hidden}, which the application's unit does not see; give a folder elsewhere on a disk of the host's own."]
     disk = max((disk for disk in state["disks"] if holds(disk["path"], path)), key=lambda disk: len(disk["path"]), default=None)
     if disk and NETWORK.match(disk["fstype"]):
         return [f"{named} of host {name} lies on {disk['fstype']}, a network file system; give a folder on a disk of the host's own."]

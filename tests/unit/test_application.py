@@ -116,6 +116,16 @@ def test_a_cache_on_the_shared_storage(path: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("folder", ["/tmp", "/var/tmp", "/home", "/root", "/run/user"])
+def test_a_cache_that_the_unit_would_not_see(folder: str) -> None:
+    for path in (folder, f"{folder}/packs"):
+        assert cache_problems(path) == [
+            f"kallithea_app_pack_cache_path {path} lies in {folder}, which the application's unit does not see; "
+            "give a folder elsewhere on a disk of the host's own."
+        ]
+    assert cache_problems(f"{folder}2/packs") == cache_problems(f"/srv{folder}/packs") == []
+
+
 @pytest.mark.parametrize("fstype", ["nfs4", "cifs", "ceph", "fuse.glusterfs", "9p"])
 def test_a_cache_on_a_network_file_system(fstype: str) -> None:
     assert cache_problems(mounts={"/var/cache": (fstype, 0)}) == [
