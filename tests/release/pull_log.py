@@ -134,6 +134,10 @@ def git_steps(clients: Clients) -> None:
     clients.step("git: shallow", "git", "clone", "-q", "--depth=1", clients.url("g"), "shallow")
     commit(1)
     clients.step("git: deeper", "git", "fetch", "--depth=3", folder=clients.folder / "shallow")
+    # Lines for which an answer has no room in what is read of it at first.
+    tips = "".join(f"commit refs/heads/tip-{number}\ncommitter t <t@example.org> {number} +0000\ndata 0\nfrom refs/heads/master\n" for number in range(3000))
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=stored, input=tips.encode(), check=True)
+    clients.step("git: shallow, many tips", "git", "clone", "-q", "--depth=1", "--no-single-branch", clients.url("g"), "tips")
     clients.step("git: clone of nothing", "git", "clone", "-q", clients.url("empty"), "nothing")
     clients.step("git: forbidden", "git", "ls-remote", clients.url("secret"), fails=True)
     clients.step("git: wrong password", "git", "-c", "core.askPass=true", "ls-remote", clients.url("g", password="wrong"), fails=True)
@@ -145,6 +149,32 @@ def git_steps(clients: Clients) -> None:
     clients.step("git: a bot's references, logged", "git", *bot, "ls-remote", clients.url("g"))
     clients.step("git: a bot's clone, logged", "git", *bot, "clone", "-q", clients.url("g"), "logged")
     clients.config["log_bot_pulls"] = "false"
+
+
+def found_packs() -> dict[str, list[bool]]:
+    """Return whether the pack is found in answers of each kind, however they are cut into blocks; nothing without the patch."""
+    from kallithea.config.middleware import pygrack
+
+    def line(content: bytes) -> bytes:
+        return b"%04x%s" % (len(content) + 4, content)
+
+    shallow = line(b"shallow " + b"PACK" * 10) * 20000 + b"0000"
+    answers = {
+        "bands": line(b"NAK\n") + line(b"\2Counting") + line(b"\1PACK\0\0\0\2"),
+        "many lines, bands": shallow + line(b"NAK\n") + line(b"\1") + line(b"\1PACK\0\0\0\2"),
+        "many lines, no bands": shallow + line(b"ACK %040d\n" % 1) + b"PACK\0\0\0\2",
+        "none": shallow + line(b"NAK\n"),
+        "none, at work": line(b"NAK\n") + line(b"\1") + line(b"\3fatal: PACK\0\0\0\2"),
+        "nothing": b"",
+    }
+    found: dict[str, list[bool]] = {}
+    for name, content in answers.items() if hasattr(pygrack, "PullLogger") else ():
+        for size in (1, 7, 65536, 10**7):
+            logger = pygrack.PullLogger(io.BytesIO(content))
+            ends = [logger.find_pack(content[start : start + size]) for start in range(0, len(content), size)]
+            found.setdefault(name, []).append(any(ends))
+            assert len(logger.rest) < 10 or any(ends), (name, len(logger.rest))
+    return found
 
 
 def hg_steps(clients: Clients) -> None:
@@ -180,7 +210,7 @@ def run(folder: Path) -> dict[str, Any]:
     clients = Clients(folder)
     git_steps(clients)
     hg_steps(clients)
-    return {"rows": clients.rows, "calls": clients.calls}
+    return {"rows": clients.rows, "calls": clients.calls, "packs": found_packs()}
 
 
 def main() -> None:
@@ -195,7 +225,10 @@ def main() -> None:
         assert patched["rows"][step] == ([] if step in SPARED else rows), step
         assert len(rows) == 1 or step not in SPARED, step
     assert patched["calls"] == without["calls"], (patched["calls"], without["calls"])
-    for step in ("git: clone", "git: after a long talk", "git: deeper", "hg: clone", "hg: push", "hg: a bot's push"):
+    for kind, found in patched["packs"].items():
+        print(f"pack with {kind}: {found}")
+        assert found == [not kind.startswith("no")] * 4, kind
+    for step in ("git: clone", "git: after a long talk", "git: deeper", "git: shallow, many tips", "hg: clone", "hg: push", "hg: a bot's push"):
         assert len(patched["rows"][step]) == 1, step
 
 
