@@ -122,7 +122,7 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path, kind: str) -> pathlib.Pa
     subprocess.run(["tar", "-xzf", archive, "-C", folder, "--no-same-owner"], check=True)
     (tree,) = folder.iterdir()
     for patch in patches(kind):
-        command = ["patch", "-s", "-p1", "--batch", "--fuzz=0", "--no-backup-if-mismatch", "-i", str(patch)]
+        command = ["patch", "-s", "-p1", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", "-i", str(patch)]
         subprocess.run(command, cwd=tree, stdin=subprocess.DEVNULL, check=True)
     return tree
 
