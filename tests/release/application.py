@@ -13,18 +13,31 @@ PASSWORD = "first password"
 SHARED = {"cut_off_limit": "256000", "commit_parse_limit": "25", "app_instance_uuid": "x", "session.type": "memory", "session.secret": "x"}
 
 
+def database_url(folder: Path) -> str:
+    """Return the database's address."""
+    return f"sqlite:///{folder}/database"
+
+
+def load(folder: Path, **settings: str) -> Any:
+    """Load the application with the database that is there."""
+    from kallithea.config.application import make_app
+
+    paths = {"cache_dir": str(folder / "cache"), "index_dir": str(folder / "index"), "sqlalchemy.url": database_url(folder)}
+    return make_app({"here": str(folder), "__file__": str(folder / "none.ini")}, **SHARED, **paths, **settings)
+
+
 class Application:
     """The tree of Kallithea that Python finds, with the users admin and user and without anonymous access."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         """Make the database and load the application."""
-        from kallithea.config.application import make_app
+        from kallithea.config.application import make_app  # noqa: F401 - first, as its parts import each other
         from kallithea.lib.db_manage import DbManage
         from kallithea.model import meta
 
         self.repositories = folder / "repositories"
         self.repositories.mkdir()
-        url = f"sqlite:///{folder}/database"
+        url = database_url(folder)
         answers = {"username": "admin", "password": PASSWORD, "email": "admin@example.com", "repos_location": str(self.repositories)}
         database = DbManage(dbconf=url, root=str(folder), cli_args={**answers, "force_ask": True, "public_access": False})
         database.create_tables(reuse_database=False)
@@ -35,8 +48,7 @@ class Application:
         database.create_permissions()
         database.populate_default_permissions()
         meta.Session().commit()
-        paths = {"cache_dir": str(folder / "cache"), "index_dir": str(folder / "index"), "sqlalchemy.url": url}
-        self.wsgi = make_app({"here": str(folder), "__file__": str(folder / "none.ini")}, **SHARED, **paths, **settings)
+        self.wsgi = load(folder, **settings)
 
     def make_repository(self, kind: str, name: str, permission: str) -> Path:
         """Make an empty repository, with this permission for all; return its folder."""

@@ -5,6 +5,7 @@ pull_bundles.py WITHOUT WITH: folders that hold the package kallithea. Ends with
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -13,12 +14,14 @@ import logging
 import os
 import random
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -29,6 +32,21 @@ from trees import ask, differences
 # Where it is installed, or in the project.
 MAINTENANCE = [Path("/usr/local/lib/kallithea/kallithea-maintenance"), Path(__file__).parents[2] / "roles/app/files/kallithea-maintenance"]
 LOG = "{node} {phase} {branch} {bookmarks} {tags}\n"
+
+
+def watch(sent: Callable[[], None]) -> None:
+    """Call for each bundle that this process sends."""
+    from mercurial import wireprotov1server
+
+    find = wireprotov1server.find_pullbundle
+
+    def counted(*arguments: Any) -> Any:
+        bundle = find(*arguments)
+        if bundle is not None:
+            sent()
+        return bundle
+
+    wireprotov1server.find_pullbundle = counted
 
 
 class World:
@@ -44,7 +62,11 @@ class World:
         self.answers: dict[str, Any] = {}
         self.bundles: dict[str, list[int]] = {}
         self.count = 0
-        self.watch()
+        watch(self.sent)
+        self.ssh = folder / "ssh"
+        words = shlex.join([sys.executable, str(Path(__file__).absolute()), "ssh", str(folder)])
+        self.ssh.write_text(f'#!/bin/sh\nfor word; do :; done\nPYTHONPATH={shlex.quote(os.environ["PYTHONPATH"])} exec {words} "$word"\n')
+        self.ssh.chmod(0o755)
         sys.dont_write_bytecode = True
         loader = importlib.machinery.SourceFileLoader("kallithea_maintenance", str(next(path for path in MAINTENANCE if path.exists())))
         spec = importlib.util.spec_from_loader("kallithea_maintenance", loader)
@@ -54,18 +76,9 @@ class World:
         self.maintenance.HG = str(self.hg)
         self.name, self.stored = "", folder
 
-    def watch(self) -> None:
-        """Count the bundles that are sent."""
-        from mercurial import wireprotov1server
-
-        find = wireprotov1server.find_pullbundle
-
-        def counted(*arguments: Any) -> Any:
-            bundle = find(*arguments)
-            self.count += bundle is not None
-            return bundle
-
-        wireprotov1server.find_pullbundle = counted
+    def sent(self) -> None:
+        """Count a bundle that is sent."""
+        self.count += 1
 
     def client(self, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run hg as a client does; a failure is an answer, too."""
@@ -98,21 +111,23 @@ class World:
         repository = next(found for found in self.maintenance.find(self.folder, 1000) if found.name == self.name)
         self.maintenance.prepare_clones(repository, time.monotonic() + 60)
 
-    def step(self, name: str, *words: str, bundles: int = 0, configuration: tuple[str, ...] = (), into: Path | None = None) -> Path:
+    def step(self, name: str, *words: str, bundles: int = 0, configuration: tuple[str, ...] = (), into: Path | None = None, ssh: bool = False) -> Path:
         """Clone or pull, and keep what came of it, and that it is to take so many bundles."""
         from kallithea.model import db, meta
 
         assert name not in self.answers, name
         target = into or self.folder / "clones" / f"{len(self.answers)}"
         target.parent.mkdir(exist_ok=True)
-        url = self.clients.url(self.name)
+        url = f"ssh://host/{self.name}" if ssh else self.clients.url(self.name)
         meta.Session.remove()
         before, self.count, calls = db.UserLog.query().count(), 0, self.clients.extension_calls
-        options = [word for line in configuration for word in ("--config", line)]
+        sent_by_ssh = self.folder / "sent"
+        sent_by_ssh.write_text("")
+        options = [word for line in (f"ui.ssh={self.ssh}", *configuration) for word in ("--config", line)]
         done = self.client(*options, "pull", *words, url, folder=target) if into else self.client(*options, "clone", "-U", *words, url, str(target))
         rows = [[row.username, row.action, row.repository_name] for row in db.UserLog.query().order_by(db.UserLog.user_log_id).offset(before)]
         meta.Session.remove()
-        self.bundles[name] = [bundles, self.count]
+        self.bundles[name] = [bundles, self.count + len(sent_by_ssh.read_text())]
         has = (target / ".hg").exists()
         self.answers[name] = {
             "status": done.returncode,
@@ -183,6 +198,9 @@ def ways_to_clone(world: World) -> None:
     world.clients.server.base_environ["HTTP_X_KALLITHEA_WHO"] = "bot"
     world.step("a bot's", bundles=1)
     del world.clients.server.base_environ["HTTP_X_KALLITHEA_WHO"]
+    by_ssh = world.step("over SSH", bundles=1, ssh=True)
+    world.step("nothing new over SSH", into=by_ssh, ssh=True)
+    world.step("one branch of two over SSH", "-r", "other", ssh=True)
     world.ask("by hand", bundles=1, heads=" ".join(heads))
     world.ask("without zstd", "0.1 0.2 comp=zlib,none partial-pull", heads=" ".join(heads))
     world.ask("a client of one part", "0.1 0.2 comp=zstd,zlib,none", heads=" ".join(heads))
@@ -192,6 +210,8 @@ def ways_to_clone(world: World) -> None:
     world.commit("newer", on="default")
     world.step("more than the bundle", bundles=1)
     world.step("pull of the newer", into=clone)
+    world.step("more than the bundle over SSH", bundles=1, ssh=True)
+    world.step("pull of the newer over SSH", into=by_ssh, ssh=True)
     world.commit("draft", "phases.new-commit=draft")
     world.step("a draft more, which is public for clients", bundles=1)
     world.configure("[phases]", "publish = False")
@@ -213,6 +233,7 @@ def ways_to_clone(world: World) -> None:
     world.configure()
     world.server("bookmark", "-r", "1", "mark")
     world.step("with a bookmark")
+    world.step("with a bookmark over SSH", ssh=True)
 
 
 def rewritten(world: World) -> None:
@@ -317,10 +338,42 @@ def make_big(path: Path, changesets: int = 5000) -> None:
             parent = made.commitctx(change)
 
 
+def serve_ssh(folder: Path, command: str) -> None:
+    """Be what a client's key starts on the server, for the user of the first key; a letter for each bundle that is sent."""
+    import application
+
+    logging.disable(logging.CRITICAL)
+    application.load(folder)
+    from kallithea.lib.vcs.ssh.hg import MercurialSshHandler
+    from kallithea.model import db
+
+    def sent() -> None:
+        with (folder / "sent").open("a") as stream:
+            stream.write("b")
+
+    watch(sent)
+    handler = MercurialSshHandler.make(shlex.split(command))
+    assert handler, command
+    key = db.UserSshKeys.query().first()
+    handler.serve(key.user_id, key.user_ssh_key_id, "192.0.2.2")
+
+
+def make_key() -> None:
+    """Write down a key of the user's."""
+    from kallithea.model import db, meta
+
+    key = db.UserSshKeys()
+    key.user_id, key.description = db.User.get_by_username("user").user_id, ""
+    key.public_key = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
+    meta.Session().add(key)
+    meta.Session().commit()
+
+
 def run(folder: Path, big: Path) -> dict[str, Any]:
     """Go through the steps with the tree that Python finds."""
     logging.disable(logging.CRITICAL)
     world = World(folder)
+    make_key()
     ways_to_clone(world)
     rewritten(world)
     seconds = measured(world, big)
@@ -329,6 +382,9 @@ def run(folder: Path, big: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Compare two trees, or go through the steps with one."""
+    if sys.argv[1] == "ssh":
+        serve_ssh(Path(sys.argv[2]), sys.argv[3])
+        return
     if len(sys.argv) == 2:
         # Where the program is, since nothing in /tmp may be executable.
         with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:

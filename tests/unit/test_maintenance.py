@@ -419,6 +419,30 @@ def test_a_bundle_that_is_gone_or_not_whole_is_made_anew(site: Site) -> None:
     assert repository.maintain()
 
 
+def test_a_turn_comes_where_a_bundle_does_not_fit_any_more_although_nothing_was_pushed(site: Site) -> None:
+    repository = Mercurial(site)
+    repository.maintain()
+    words = ("--bundle-bytes", "1000")
+    assert site.results(*words) == {}
+    changes = [
+        lambda: hg("phase", "--force", "--draft", "-r", "tip", folder=repository.path),
+        lambda: hg("bookmark", "-r", "tip", "mark", folder=repository.path),
+        lambda: hg("bookmark", "--delete", "mark", folder=repository.path),
+        lambda: (repository.hg / repository.manifest["path"]).unlink(),
+        lambda: (repository.hg / "pullbundles" / "manifest").write_text("nonsense\n"),
+        lambda: shutil.rmtree(repository.hg / "pullbundles"),
+    ]
+    for number, change in enumerate(changes):
+        before = repository.line
+        change()
+        assert site.results(*words) == {"m": "done"}, number
+        assert (repository.line == "") is (number == 1), number
+        assert repository.line != before, number
+        repository.age(hours=7)
+        site.results(*words)
+        assert site.results(*words) == {}, number
+
+
 def test_a_bundle_without_a_name_stays_for_hours_and_then_goes(site: Site) -> None:
     repository = Mercurial(site)
     repository.maintain()
