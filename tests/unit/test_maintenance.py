@@ -131,6 +131,69 @@ def test_packs_and_references_are_joined_and_every_object_survives(site: Site) -
     assert (host, int(process), who) == (os.uname().nodename, os.getpid(), "maintenance")
 
 
+def bitmaps(path: pathlib.Path) -> list[str]:
+    """Return the names of the bitmaps, each one's pack is there."""
+    found = sorted((path / "objects" / "pack").glob("*.bitmap"))
+    assert all(file.with_suffix(".pack").exists() for file in found)
+    return [file.name for file in found]
+
+
+def test_a_large_repository_is_one_pack_with_a_bitmap_until_it_has_grown_by_a_tenth(site: Site) -> None:
+    path = site.git("one", pushes=20)
+    small = site.git("small", pushes=2)
+    site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 20000)
+    lost = site.push(path, "gone")
+    git("update-ref", "-d", "refs/heads/gone", folder=path)
+    loose = git("hash-object", "-w", "--stdin", folder=path, given=b"nobody's")
+    before = git("cat-file", "--batch-all-objects", "--batch-check", folder=path).splitlines()
+    assert site.results() == {"one": "done", "small": "done"}
+    (first,) = bitmaps(path)
+    assert packs(path) == 1
+    assert bitmaps(small) == []
+    assert git("cat-file", "--batch-all-objects", "--batch-check", folder=path).splitlines() == before
+    assert {git("cat-file", "-t", name, folder=path) for name in (lost, loose)} == {"commit", "blob"}
+    # Git's own word that it is of use.
+    git("rev-list", "--test-bitmap", "branch19", folder=path)
+    site.push(path, "little")
+    assert site.results() == {"one": "done"}
+    assert bitmaps(path) == [first]
+    assert packs(path) == 2
+    for number in range(3):
+        site.push(path, f"more{number}")
+    assert site.results() == {"one": "done"}
+    (second,) = bitmaps(path)
+    assert second != first
+    assert packs(path) == 1
+    assert not (path / "objects" / "pack" / "multi-pack-index").exists()
+    git("fsck", "--full", "--strict", folder=path)
+
+
+@pytest.mark.parametrize("obstacle", ["shallow", "alternates", "keep", "full"])
+def test_what_cannot_have_a_bitmap_is_not_packed_for_it(site: Site, obstacle: str) -> None:
+    path = site.git("one")
+    site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 100)
+    if obstacle == "shallow":
+        (path / "shallow").write_text(git("rev-parse", "branch0", folder=path) + "\n")
+    elif obstacle == "alternates":
+        (path / "objects" / "info" / "alternates").write_text(f"{site.git('other', pushes=1)}/objects\n")
+    elif obstacle == "keep":
+        next((path / "objects" / "pack").glob("*.pack")).with_suffix(".keep").touch()
+    else:
+        site.monkeypatch.setattr(site.program, "KEPT_FREE", 1.0)
+    assert site.results("one") == {"one": "done"}
+    assert bitmaps(path) == []
+
+
+def test_a_bitmap_that_has_no_time_holds_up_nothing(site: Site) -> None:
+    path = site.git("one")
+    site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 100)
+    script = 'case "$*" in *--write-bitmap-index*) exec sleep 60 ;; esac; shift; exec git "$@"'
+    site.monkeypatch.setattr(site.program, "GIT", ["sh", "-c", script, "git", "git"])
+    assert site.results("--repository-seconds", "4") == {"one": "done"}
+    assert (path / "objects" / "info" / "commit-graph").exists()
+    assert bitmaps(path) == []
+
+
 def test_only_what_was_written_to_has_a_turn(site: Site) -> None:
     one = site.git("one")
     site.git("two")
