@@ -26,6 +26,7 @@ LEAST = {
     "maintenance_seconds": 60,
     "maintenance_run_seconds": 1,
     "maintenance_repository_seconds": 1,
+    "freshen_seconds": 60,
     "write_wait_seconds": 0,
     "pull_log_days": 1,
     "verified_password_seconds": 0,

@@ -23,6 +23,7 @@ GOOD: dict[str, Any] = {
     "maintenance_seconds": 86400,
     "maintenance_run_seconds": 7200,
     "maintenance_repository_seconds": 900,
+    "freshen_seconds": 900,
     "write_wait_seconds": 10,
     "pull_log_days": 90,
     "verified_password_seconds": 30,

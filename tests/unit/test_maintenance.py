@@ -204,6 +204,38 @@ def test_only_what_was_written_to_has_a_turn(site: Site) -> None:
     assert site.results("two") == {"two": "done"}
 
 
+def test_soon_only_what_many_pushes_have_left_in_pieces_has_a_turn(site: Site) -> None:
+    site.monkeypatch.setattr(site.program, "WORN", 6)
+    packed, loose, few = (site.git(name, pushes=number) for name, number in (("packed", 3), ("loose", 3), ("few", 2)))
+    Mercurial(site)
+    (site.repositories / "checkout").mkdir()
+    git("init", "-q", str(site.repositories / "checkout"), folder=site.repositories)
+    assert site.results("--worn") == {}
+    for _ in range(3):
+        site.push(packed, "branch0")
+    for number in range(3):
+        site.write(loose, f"refs/heads/a/b/{number}", git("rev-parse", "branch0", folder=loose))
+    assert (packs(packed), packs(loose)) == (6, 3)
+    assert site.results("--worn") == {"packed": "done", "loose": "done"}
+    for path in (packed, loose):
+        assert packs(path) < 3
+        assert not [name for _folder, _folders, names in os.walk(path / "refs") for name in names]
+        assert (path / "objects" / "info" / "commit-graph").exists()
+    assert site.results("--worn") == {}
+    # A little more is for the whole maintenance.
+    site.push(packed, "branch1")
+    assert site.results("--worn") == {}
+    assert set(site.results()) == {"packed", "few", "m", "checkout"}
+    # What failed is tried again by the whole maintenance alone.
+    for number in range(6):
+        site.push(few, f"more{number}")
+    (few / "packed-refs.lock").touch()
+    assert site.results("--worn")["few"].startswith("failed: ")
+    assert site.results("--worn") == {}
+    (few / "packed-refs.lock").unlink()
+    assert site.results() == {"few": "done"}
+
+
 def test_a_write_after_the_lock_was_given_back_is_not_forgotten(site: Site) -> None:
     one = site.git("one")
     real = site.program.run

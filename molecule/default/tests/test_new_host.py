@@ -31,7 +31,7 @@ UNITS = "kallithea-web kallithea-celery kallithea-health kallithea-hooks haproxy
 # Neither a restart nor one by a crash leaves all of these as they were; a reload does.
 LIVES = f"systemctl show --property=Id,MainPID,NRestarts,ActiveEnterTimestampMonotonic {UNITS}"
 GIVE_UP = """
-for unit in kallithea-index.timer kallithea-cleanup.timer kallithea-maintenance.timer kallithea-celery kallithea-web kallithea-health; do
+for unit in kallithea-index.timer kallithea-cleanup.timer kallithea-maintenance.timer kallithea-freshen.timer kallithea-celery kallithea-web kallithea-health; do
   systemctl disable --quiet --now $unit || true
 done
 """

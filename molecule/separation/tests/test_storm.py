@@ -32,7 +32,7 @@ BOUND, WITHOUT_THE_SPLIT = 2.0, 3.0
 PLAIN_PORT, PLAYBOOK_SECONDS = 8090, 240
 # Processor time in a second of a host that has come to rest, and how long that may take.
 REST_SHARE, REST_SECONDS = 0.2, 90
-TIMERS = "kallithea-index.timer kallithea-cleanup.timer kallithea-maintenance.timer"
+TIMERS = "kallithea-index.timer kallithea-cleanup.timer kallithea-maintenance.timer kallithea-freshen.timer"
 SERVED_WITH = "kallithea-web kallithea-hooks kallithea-celery kallithea-health"
 Phase = dict[str, Any]
 
