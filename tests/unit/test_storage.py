@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
@@ -321,6 +322,27 @@ def test_a_complete_database_wants_its_storage(db_create: types.ModuleType, tmp_
         return
     with pytest.raises(db_create.Refused, match=re.escape(says.replace("{}", str(tmp_path)))):
         db_create.check_storage(connection, "k", root, "ours")
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        ({}, ["CREATE members", "CREATE log_repository"]),
+        ({"members": True, "log_repository": True}, []),
+        ({"members": True, "log_repository": False}, ["DROP log_repository", "CREATE log_repository"]),
+    ],
+)
+def test_missing_indexes_are_made_and_what_an_interrupted_run_left_is_made_anew(
+    db_create: types.ModuleType, monkeypatch: pytest.MonkeyPatch, there: dict[str, bool], wanted: list[str]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(db_create.kallithea_database, "value", lambda _, __, names: there.get(names[0].removeprefix("kallithea_cluster_")), raising=False)
+    cursor = types.SimpleNamespace(execute=said.append)
+    connection = types.SimpleNamespace(cursor=lambda: contextlib.nullcontext(cursor))
+    assert db_create.ensure_indexes(connection) is bool(wanted)
+    made = [statement for statement in said if "INDEX" in statement]
+    assert all(" INDEX CONCURRENTLY IF " in statement for statement in made)
+    assert [re.sub(r"^(\w+) .* kallithea_cluster_(\w+).*", r"\1 \2", statement) for statement in made] == wanted
 
 
 @pytest.fixture

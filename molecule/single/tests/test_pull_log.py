@@ -15,6 +15,8 @@ INSERT INTO user_logs (username, repository_name, action, action_date) VALUES
 """
 NAMES = "SELECT username FROM user_logs WHERE username IN ('old-pull', 'young-pull', 'old-push', 'old-other') ORDER BY 1"
 
+INDEXES = "SELECT indexrelid::regclass FROM pg_index WHERE indisvalid AND indrelid IN ('user_logs'::regclass, 'users_groups_members'::regclass)"
+
 
 def pulls(node: Machine, name: str) -> int:
     """Return how many pulls of a repository are in the journal."""
@@ -35,7 +37,9 @@ def test_a_person_who_finds_nothing_leaves_nothing(node: Machine, client: Client
 
 
 def test_old_pulls_go_and_nothing_else(node: Machine) -> None:
-    """The clean-up's command as its timer runs it, on the cluster's own database."""
+    """The clean-up's command as its timer runs it, on the cluster's own database, which has our indexes."""
+    ours = {f"kallithea_cluster_{name}" for name in ("members", "log_repository")}
+    assert ours <= set(node.run(SQL, stdin=INDEXES).split())
     node.run(SQL, stdin=OLD)
     try:
         command = node.run("sed -n 's/^ExecStart=.*-- \\(.* pulls .*\\)/\\1/p' /etc/systemd/system/kallithea-cleanup.service").strip()
