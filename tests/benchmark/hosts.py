@@ -153,7 +153,7 @@ class Hosts:
     @contextlib.contextmanager
     def without_timers(self, hosts: list[str]) -> Iterator[None]:
         """Let no job of a timer begin meanwhile."""
-        timers = "for timer in index cleanup maintenance; do systemctl {} kallithea-$timer.timer; done"
+        timers = "for timer in index cleanup maintenance freshen; do systemctl {} kallithea-$timer.timer; done"
         try:
             for host in hosts:
                 run("docker", "exec", self.container(host), "sh", "-c", timers.format("stop"))

@@ -31,8 +31,8 @@ UNITS = "kallithea-web kallithea-celery kallithea-health kallithea-hooks haproxy
 # Neither a restart nor one by a crash leaves all of these as they were; a reload does.
 LIVES = f"systemctl show --property=Id,MainPID,NRestarts,ActiveEnterTimestampMonotonic {UNITS}"
 GIVE_UP = """
-for unit in kallithea-index.timer kallithea-cleanup.timer kallithea-maintenance.timer kallithea-freshen.timer kallithea-celery kallithea-web kallithea-health; do
-  systemctl disable --quiet --now $unit || true
+for unit in index.timer cleanup.timer maintenance.timer freshen.timer celery web health; do
+  systemctl disable --quiet --now kallithea-$unit || true
 done
 """
 
