@@ -10,7 +10,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PASSWORD = "first password"
-SHARED = {"cut_off_limit": "256000", "commit_parse_limit": "25", "app_instance_uuid": "x", "session.type": "memory", "session.secret": "x"}
+SHARED = {
+    "cut_off_limit": "256000",
+    "commit_parse_limit": "25",
+    "app_instance_uuid": "x",
+    "instance_id": "x",
+    "session.type": "memory",
+    "session.secret": "x",
+    "beaker.cache.regions": "long_term,long_term_file",
+    "beaker.cache.long_term.type": "memory",
+    "beaker.cache.long_term_file.type": "memory",
+}
 
 
 def database_url(folder: Path) -> str:
@@ -30,16 +40,22 @@ class Application:
     """The tree of Kallithea that Python finds, with the users admin and user and without anonymous access."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        """Make the database and load the application."""
+        """Make the database, unless the folder has one, and load the application."""
         from kallithea.config.application import make_app  # noqa: F401 - first, as its parts import each other
+
+        self.repositories = folder / "repositories"
+        if not self.repositories.exists():
+            self.make_database(folder)
+        self.wsgi = load(folder, **settings)
+
+    def make_database(self, folder: Path) -> None:
+        """Make the database, and the folder of the repositories."""
         from kallithea.lib.db_manage import DbManage
         from kallithea.model import meta
 
-        self.repositories = folder / "repositories"
         self.repositories.mkdir()
-        url = database_url(folder)
         answers = {"username": "admin", "password": PASSWORD, "email": "admin@example.com", "repos_location": str(self.repositories)}
-        database = DbManage(dbconf=url, root=str(folder), cli_args={**answers, "force_ask": True, "public_access": False})
+        database = DbManage(dbconf=database_url(folder), root=str(folder), cli_args={**answers, "force_ask": True, "public_access": False})
         database.create_tables(reuse_database=False)
         database.create_settings(database.prompt_repo_root_path(None))
         database.create_default_user()
@@ -48,18 +64,18 @@ class Application:
         database.create_permissions()
         database.populate_default_permissions()
         meta.Session().commit()
-        self.wsgi = load(folder, **settings)
 
     def make_repository(self, kind: str, name: str, permission: str) -> Path:
-        """Make an empty repository, with this permission for all; return its folder."""
+        """Make an empty repository, with this permission for all, in the group that its name tells; return its folder."""
         from kallithea.model import db, meta
         from kallithea.model.repo import RepoModel
 
         model = RepoModel()
-        made = model._create_repo(name, kind, "", "admin", state=db.Repository.STATE_CREATED)
+        group, _, own_name = name.rpartition("/")
+        made = model._create_repo(name, kind, "", "admin", repo_group=group or None, state=db.Repository.STATE_CREATED)
         meta.Session().flush()
         model.grant_user_permission(made, "default", permission)
-        model._create_filesystem_repo(name, kind, None)
+        model._create_filesystem_repo(own_name, kind, group)
         meta.Session().commit()
         return self.repositories / name
 

@@ -1,7 +1,8 @@
 """Compare the permissions of random worlds as two trees of Kallithea answer them, and what an answer costs.
 
-permissions.py STOCK PATCHED: the folders that hold the package kallithea. Ends with 1 where an answer differs, or where the patched one's cost
-grows with the number of repositories. Needs the Python of a release; all databases are in memory.
+permissions.py STOCK PATCHED [short] [URL...]: the folders that hold the package kallithea; short asks of fewer worlds, and no time. Each URL is of an
+empty database; without one, all databases are SQLite's in memory. Ends with 1 where an answer differs, or where the patched one's cost grows with the
+number of repositories. Needs the Python of a release.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import trees
 
 SEEDS = range(6)
+SHORT_SEEDS = range(1)
 SIZES = (10, 500, 5000)
 LEVELS = ("read", "write", "admin")
 GLOBAL = ("hg.create.none", "hg.create.repository", "hg.fork.none", "hg.fork.repository", "hg.usergroup.create.false", "hg.usergroup.create.true")
@@ -36,7 +39,7 @@ class World:
     """An empty database, and what fills it."""
 
     def __init__(self, url: str = "sqlite://") -> None:
-        """Make the tables, and every permission there is."""
+        """Make the tables, in place of those of the world before, and every permission there is."""
         import kallithea
         import sqlalchemy
         from kallithea.model import base, db, meta
@@ -44,6 +47,7 @@ class World:
         meta.Session.remove()
         self.engine = sqlalchemy.create_engine(url)
         base.init_model(self.engine)
+        meta.Base.metadata.drop_all()
         meta.Base.metadata.create_all()
         kallithea.DEFAULT_USER_ID = DEFAULT_USER
         self.db = db
@@ -53,7 +57,15 @@ class World:
     def add(self, table: Any, rows: Iterable[dict[str, Any]]) -> None:
         """Write rows, each as columns by their names in the database."""
         if many := list(rows):
-            self.engine.execute(table.__table__.insert().prefix_with("OR IGNORE"), many)
+            self.engine.execute(self.insertion(table.__table__), many)
+
+    def insertion(self, table: Any) -> Any:
+        """Return the statement that writes a row unless there is one like it."""
+        if self.engine.name == "sqlite":
+            return table.insert().prefix_with("OR IGNORE")
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing()
 
     def permission(self, dice: random.Random, kind: str) -> int:
         """Return one of the four permissions of this kind."""
@@ -78,9 +90,9 @@ class World:
         self.add(self.db.UserGroupMember, ({"users_group_id": number, "user_id": user} for user in members))
 
 
-def random_world(seed: int) -> World:
+def random_world(seed: int, url: str) -> World:
     """Make users, groups, repositories and permissions by throwing dice."""
-    world, dice = World(), random.Random(seed)
+    world, dice = World(url), random.Random(seed)
     db = world.db
     users, groups, repositories, user_groups = range(1, 15), range(1, 8), range(1, 31), range(1, 9)
     for user in users:
@@ -104,6 +116,7 @@ def random_world(seed: int) -> World:
         world.repository(repository, dice.choice(users), private=chance(dice, 0.4), group=dice.choice([None, *groups]))
 
     def grant(kind: str, targets: Iterable[int], of_user: Any, of_group: Any, column: str, of_group_column: str, group_column: str = "users_group_id") -> None:
+        of_users, of_groups = [], []
         for target in targets:
             # Without the default user's, a repository is nobody's and the permissions of others are refused by an error: none are given.
             if chance(dice, 0.05):
@@ -111,10 +124,12 @@ def random_world(seed: int) -> World:
             for user in users:
                 # Now and then two for one user.
                 for _ in range(dice.choice((0, 0, 0, 1, 1, 2)) if user != DEFAULT_USER else 1 + chance(dice, 0.1)):
-                    world.add(of_user, [{"user_id": user, column: target, "permission_id": world.permission(dice, kind)}])
+                    of_users.append({"user_id": user, column: target, "permission_id": world.permission(dice, kind)})
             for group in user_groups:
                 if chance(dice, 0.2):
-                    world.add(of_group, [{group_column: group, of_group_column: target, "permission_id": world.permission(dice, kind)}])
+                    of_groups.append({group_column: group, of_group_column: target, "permission_id": world.permission(dice, kind)})
+        world.add(of_user, of_users)
+        world.add(of_group, of_groups)
 
     grant("repository", repositories, db.UserRepoToPerm, db.UserGroupRepoToPerm, "repository_id", "repository_id")
     grant("group", groups, db.UserRepoGroupToPerm, db.UserGroupRepoGroupToPerm, "group_id", "group_id")
@@ -147,12 +162,12 @@ def decisions(user: Callable[[], Any], names: dict[str, list[str | None]]) -> It
             yield f"middleware {name} {count}", outcome(lambda asked=asked, wanted=wanted, name=name: auth.HasPermissionAnyMiddleware(*wanted)(asked, name))
 
 
-def answers(seed: int, each_alone: bool) -> dict[str, Any]:
+def answers(seed: int, url: str, each_alone: bool) -> dict[str, Any]:
     """Return every answer about a world; each by an AuthUser of its own, as in a request, or by one for all of a user."""
     from kallithea.lib.auth import AuthUser
     from kallithea.model import meta
 
-    world = random_world(seed)
+    world = random_world(seed, url)
     db = world.db
     names = {
         "repository": [name for (name,) in meta.Session().query(db.Repository.repo_name)],
@@ -179,11 +194,11 @@ def answers(seed: int, each_alone: bool) -> dict[str, Any]:
     return result
 
 
-def nobodys() -> dict[str, Any]:
+def nobodys(url: str) -> dict[str, Any]:
     """Return the answers about a repository that has a permission of a user, and none of the default user."""
     from kallithea.lib.auth import AuthUser
 
-    world, asked = World(), {"repository": ["repo-1"], "group": [], "usergroup": []}
+    world, asked = World(url), {"repository": ["repo-1"], "group": [], "usergroup": []}
     for number in (DEFAULT_USER, 2, 3):
         world.user(number, admin=number == 3)
     world.repository(1, 2)
@@ -229,32 +244,46 @@ def cost(repositories: int) -> dict[str, float]:
     return {"queries": queries, "milliseconds": round(1000 * best, 2)}
 
 
-def compare(stock: Path, patched: Path) -> int:
-    """Say what differs and what it costs; return the exit status."""
-    wanted = trees.ask(stock, __file__, "answers", "same")
-    status = 0
+def compare_answers(stock: Path, patched: Path, url: str, *short: str) -> int:
+    """Say what differs with a database; return how much."""
+    ways = {(stock, "same"): "wanted", (patched, "same"): "same", (patched, "alone"): "alone"}
+    # One after the other where they share a database.
+    with ThreadPoolExecutor(2 if url == "sqlite://" else 1) as executor:
+        found = dict(zip(ways.values(), executor.map(lambda way: trees.ask(way[0], __file__, "answers", url, way[1], *short), ways), strict=True))
+    count = 0
     for way in ("same", "alone"):
-        given = trees.ask(patched, __file__, "answers", way)
-        wrong = trees.differences(wanted, given)
+        given = found[way]
+        wrong = trees.differences(found["wanted"], given)
         pairs = sum(len(user) for world in given.values() for user in world.values())
-        print(f"{pairs} answers in {len(given)} worlds, asked {way}: {len(wrong)} differ")
+        print(f"{pairs} answers in {len(given)} worlds of {url.partition(':')[0]}, asked {way}: {len(wrong)} differ")
         print("\n".join(wrong[:20]), end="\n" if wrong else "")
-        status |= bool(wrong)
+        count += len(wrong)
+    return count
+
+
+def compare_costs(stock: Path, patched: Path) -> bool:
+    """Say what an answer costs; return whether it grows with the number of repositories."""
     costs = {name: trees.ask(tree, __file__, "cost") for name, tree in (("stock", stock), ("patched", patched))}
     for size in costs["stock"]:
         print(f"one question with {size} repositories: stock {costs['stock'][size]}, patched {costs['patched'][size]}")
     few, many = (costs["patched"][str(size)] for size in (SIZES[0], SIZES[-1]))
-    return status | (many["queries"] != few["queries"] or many["milliseconds"] > GROWTH * few["milliseconds"])
+    return bool(many["queries"] != few["queries"] or many["milliseconds"] > GROWTH * few["milliseconds"])
 
 
 def main(arguments: list[str]) -> int:
     """Compare two trees, or answer with the tree that is imported."""
     if arguments[0] == "answers":
-        json.dump({"nobody's": nobodys(), **{str(seed): answers(seed, arguments[1] == "alone") for seed in SEEDS}}, sys.stdout)
+        url, alone = arguments[1], arguments[2] == "alone"
+        seeds = SHORT_SEEDS if "short" in arguments else SEEDS
+        json.dump({"nobody's": nobodys(url), **{str(seed): answers(seed, url, alone) for seed in seeds}}, sys.stdout)
     elif arguments[0] == "cost":
         json.dump({str(size): cost(size) for size in SIZES}, sys.stdout)
     else:
-        return compare(*map(Path, arguments))
+        stock, patched = map(Path, arguments[:2])
+        short = ["short"] if "short" in arguments else []
+        urls = [word for word in arguments[2:] if ":" in word] or ["sqlite://"]
+        wrong = sum(compare_answers(stock, patched, url, *short) for url in urls)
+        return int(bool(wrong) or (not short and compare_costs(stock, patched)))
     return 0
 
 

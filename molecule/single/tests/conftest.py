@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import drills
 import pytest
 import repositories
 import settings as cluster_settings
@@ -20,16 +19,6 @@ from web import Site
 pytest_plugins = ["every_scenario"]
 
 cluster_settings.use(cluster_settings.ROOT / "inventories/single-host/hosts.yml", Path(__file__).resolve().parents[1] / "inventory/hosts.yml")
-
-# Minutes of processor time: with the drills' long forms only. Molecule names each file, so none can be left out of what is collected.
-LONG = {"test_same_answers.py"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what a short run has no time for."""
-    if not drills.IS_LONG:
-        items[:] = [item for item in items if item.path.name not in LONG]
-
 
 UNITS = ("kallithea-web", "kallithea-celery", "kallithea-health", "kallithea-hooks", "haproxy")
 JOURNAL = "journalctl --no-pager --quiet --lines=60 " + " ".join(f"--unit={unit}" for unit in UNITS)
