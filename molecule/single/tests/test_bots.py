@@ -9,6 +9,7 @@ from pathlib import Path
 import playbook_runs
 from balancer import Balancer
 from machines import Machine, wait_until
+from playbook_runs import Run
 from repositories import Make
 from scm import Client
 from settings import Settings
@@ -27,8 +28,21 @@ def verdict(node: Machine, site: Site, agent: str) -> str:
     return f"{line['who']} {line['signal']} {line['pool']}"
 
 
+def check_and_refuse(node: Machine, settings: Settings, folder: Path) -> tuple[Run, Run]:
+    """Make a check, and at the same time a run with an expression that HAProxy refuses; neither changes anything."""
+    bad = {"kallithea_loadbalancer_bot_user_agents": [r"\N{DIGIT ONE}"]}
+    with playbook_runs.unchanged(node, settings):
+        runs = playbook_runs.run_all(
+            {
+                "checked": lambda: playbook_runs.run("loadbalancer", "--check", folder=folder, seconds=RUN_SECONDS),
+                "refused": lambda: playbook_runs.run("preflight", variables=bad, folder=folder, seconds=RUN_SECONDS),
+            }
+        )
+    return runs["checked"], runs["refused"]
+
+
 def test_a_command_changes_the_lists_and_a_run_takes_it_back(node: Machine, settings: Settings, tmp_path: Path) -> None:
-    """At once and without a reload; the next run names what the inventory does not have."""
+    """At once and without a reload; the next run names what the inventory does not have. An expression that HAProxy refuses changes nothing."""
     stranger = Site(settings)
     worker = "pgrep --newest haproxy"
     before = node.run(worker)
@@ -38,21 +52,15 @@ def test_a_command_changes_the_lists_and_a_run_takes_it_back(node: Machine, sett
     assert verdict(node, stranger, AGENT) == "bot agent ci"
     assert node.run(worker) == before, "HAProxy was reloaded for it"
     assert node.try_run("kallithea-haproxy loaded").status == 0, "the next run would reload for it"
-    checked = playbook_runs.run("loadbalancer", "--check", folder=tmp_path, seconds=RUN_SECONDS)
+    checked, refused = check_and_refuse(node, settings, tmp_path)
     run = playbook_runs.run("loadbalancer", folder=tmp_path, seconds=RUN_SECONDS)
     for ended in (checked, run):
         ended.check_success(node.name)
         assert f"On {node.name} kallithea-bots had added to kallithea_loadbalancer_bot_user_agents: ^our-nightly-job/." in ended.output, ended.end
     assert verdict(node, stranger, AGENT) == "person none ui"
     assert "our-nightly-job" not in node.run("kallithea-bots list")
-
-
-def test_an_expression_that_haproxy_refuses_changes_nothing(node: Machine, settings: Settings, tmp_path: Path) -> None:
-    """Python takes it, so that only HAProxy itself can say so."""
-    bad = {"kallithea_loadbalancer_bot_user_agents": [r"\N{DIGIT ONE}"]}
-    with playbook_runs.unchanged(node, settings):
-        run = playbook_runs.run("preflight", variables=bad, folder=tmp_path, seconds=RUN_SECONDS)
-    run.check_sentence(r"kallithea_loadbalancer_bot_user_agents holds '\\N\{DIGIT ONE\}', which HAProxy does not take \(")
+    # Python takes it, so that only HAProxy itself can say so.
+    refused.check_sentence(r"kallithea_loadbalancer_bot_user_agents holds '\\N\{DIGIT ONE\}', which HAProxy does not take \(")
 
 
 def test_failed_log_ins_are_counted_for_form_and_git(node: Machine, settings: Settings, client: Client, make_repository: Make) -> None:

@@ -72,28 +72,44 @@ def test_a_lock_that_a_killed_process_left_costs_no_push(node: Machine, settings
         node.run(f"cd / && runuser -u kallithea -- touch {settings.repositories}/{name}/objects/info/packs.lock")
 
 
-def edit_while_locked(node: Machine, settings: Settings, client: Client, site: Site, name: str, script: str) -> tuple[str, list[str]]:
+Edits = dict[str, tuple[str, list[str]]]
+
+
+def edit_while_locked(node: Machine, settings: Settings, client: Client, name: str, script: str) -> tuple[str, list[str]]:
     """Change a file in the browser while a process has Mercurial's lock; return the repository's page and its heads."""
+    # A session of its own: the page says what was done in it last.
+    site, unit = Site(settings), f"hold-{name}"
+    site.login()
     client.commit("hg", name, "first")
     client.push("hg", name, client.url(name))
     folder = f"{settings.repositories}/{name}"
-    node.start("hold-hg", f"cd / && exec runuser -u kallithea -- /opt/kallithea/current/bin/python3 -c {quote(script)} {folder}", 60)
+    node.start(unit, f"cd / && exec runuser -u kallithea -- /opt/kallithea/current/bin/python3 -c {quote(script)} {folder}", 60)
     wait_until("the lock held", lambda: node.try_run(f"test -L {folder}/.hg/store/lock").status == 0, 20)
     site.post(f"/{name}/edit/default/word", {"content": "edited\n", "message": "edited-meanwhile"})
     page = site.get(f"/{name}").text
-    return page, client.run(f"hg -R {name} pull -q {client.url(name)} && hg -R {name} heads -T '{{desc}}\\n'").split()
+    return page, client.run(f"hg -R {name} pull -q {client.url(name)} && hg -R {name} heads -T '{{desc}}\n'").split()
 
 
-def test_an_edit_in_the_browser_waits_for_mercurials_lock(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
+@pytest.fixture(scope="module")
+def edits(node: Machine, settings: Settings, client: Client, make_repository: Make) -> Edits:
+    """Edit a repository whose lock is held, and at the same time one into which the holder commits."""
+    scripts = {"held": HOLD_HG, "changed": HOLD_HG_AND_COMMIT}
+    names = {purpose: make_repository("hg", purpose) for purpose in scripts}
+    with ThreadPoolExecutor() as executor:
+        begun = {purpose: executor.submit(edit_while_locked, node, settings, client, names[purpose], script) for purpose, script in scripts.items()}
+        return {purpose: edit.result() for purpose, edit in begun.items()}
+
+
+def test_an_edit_in_the_browser_waits_for_mercurials_lock(edits: Edits) -> None:
     """As a push does; the word that it waits for goes nowhere."""
-    page, heads = edit_while_locked(node, settings, client, site, make_repository("hg", "held"), HOLD_HG)
+    page, heads = edits["held"]
     assert "Successfully committed" in page and "edited-meanwhile" in page
     assert heads == ["edited-meanwhile"]
 
 
-def test_an_edit_in_the_browser_makes_no_second_head(node: Machine, settings: Settings, client: Client, site: Site, make_repository: Make) -> None:
+def test_an_edit_in_the_browser_makes_no_second_head(edits: Edits) -> None:
     """Where somebody else was first it is refused, as a push is."""
-    page, heads = edit_while_locked(node, settings, client, site, make_repository("hg", "changed"), HOLD_HG_AND_COMMIT)
+    page, heads = edits["changed"]
     assert "Error occurred during commit" in page
     assert heads == ["came-first"]
 
