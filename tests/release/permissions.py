@@ -1,7 +1,7 @@
 """Compare the permissions of random worlds as two trees of Kallithea answer them, and what an answer costs.
 
-permissions.py STOCK PATCHED [short] [URL...]: the folders that hold the package kallithea; short asks of fewer worlds, and no time. Each URL is of an
-empty database; without one, all databases are SQLite's in memory. Ends with 1 where an answer differs, or where the patched one's cost grows with the
+permissions.py STOCK PATCHED [short] [URL...]: the folders that hold the package kallithea; short asks of fewer worlds, and no time. Each URL is of three
+empty databases, with {} for their number; without one, all databases are SQLite's in memory. Ends with 1 where an answer differs, or where the patched one's cost grows with the
 number of repositories. Needs the Python of a release.
 """
 
@@ -246,10 +246,10 @@ def cost(repositories: int) -> dict[str, float]:
 
 def compare_answers(stock: Path, patched: Path, url: str, *short: str) -> int:
     """Say what differs with a database; return how much."""
-    ways = {(stock, "same"): "wanted", (patched, "same"): "same", (patched, "alone"): "alone"}
-    # One after the other where they share a database.
-    with ThreadPoolExecutor(2 if url == "sqlite://" else 1) as executor:
-        found = dict(zip(ways.values(), executor.map(lambda way: trees.ask(way[0], __file__, "answers", url, way[1], *short), ways), strict=True))
+    ways = {"wanted": (stock, "same"), "same": (patched, "same"), "alone": (patched, "alone")}
+    with ThreadPoolExecutor(2) as executor:
+        asked = [executor.submit(trees.ask, tree, __file__, "answers", url.format(number), way, *short) for number, (tree, way) in enumerate(ways.values())]
+        found = dict(zip(ways, [answer.result() for answer in asked], strict=True))
     count = 0
     for way in ("same", "alone"):
         given = found[way]

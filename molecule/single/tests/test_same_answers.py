@@ -30,23 +30,25 @@ DATABASE = "kallithea_test_permissions"
 SQL = "cd / && runuser -u postgres -- psql -X -q -v ON_ERROR_STOP=1"
 
 
-@pytest.fixture
-def database(node: Machine) -> Iterator[str]:
-    """Make a database beside the cluster's own; return its address for root, whom PostgreSQL takes for its superuser."""
+@pytest.fixture(scope="module")
+def databases(node: Machine) -> Iterator[str]:
+    """Make databases beside the cluster's own; return their address for root, whom PostgreSQL takes for its superuser."""
+    names = [f"{DATABASE}_{number}" for number in range(3)]
+    drop = "".join(f"DROP DATABASE IF EXISTS {name} WITH (FORCE);\n" for name in names)
     # What a killed run has left goes first.
-    node.run(SQL, stdin=f"DROP DATABASE IF EXISTS {DATABASE};\nCREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8';\n")
-    yield f"postgresql://postgres@/{DATABASE}"
-    node.run(SQL, stdin=f"DROP DATABASE {DATABASE} WITH (FORCE);\n")
+    node.run(SQL, stdin=drop + "".join(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8';\n" for name in names))
+    yield f"postgresql://postgres@/{DATABASE}_{{}}"
+    node.run(SQL, stdin=drop)
 
 
 @pytest.mark.parametrize("program", PROGRAMS if drills.IS_LONG else ALWAYS)
-def test_same_answers(node: Machine, database: str, tmp_path: Path, program: str) -> None:
+def test_same_answers(node: Machine, databases: str, tmp_path: Path, program: str) -> None:
     """The program fails where an answer differs."""
     patch, seconds, end = PROGRAMS[program]
     more = [] if drills.IS_LONG else ["short"]
     if program == "permissions":
         # The cluster's kind of database; SQLite beside it is for the costs.
-        more += [database, *(["sqlite://"] if drills.IS_LONG else [])]
+        more += [f"'{databases}'", *(["sqlite://"] if drills.IS_LONG else [])]
     with patches.compared(node, program, patch, tmp_path) as command:
         said = node.run(f"{command} {' '.join(more)} 2>&1", seconds=seconds)
     print(said)
