@@ -562,6 +562,46 @@ def test_an_entry_of_another_time_is_made_anew(rig: Rig, when: int) -> None:
     assert len(rig.entries) == 1
 
 
+@pytest.mark.parametrize("when", [-3600, 60], ids=["too old", "from the future"])
+def test_nobody_believes_for_ever_that_an_answer_is_too_large(rig: Rig, when: int) -> None:
+    rig.configure(limit=SIZE * 3)
+    path = rig.repository("one")
+    rig.clone(path)
+    (large,) = rig.cache.glob("*.large")
+    os.utime(large, (time.time(), time.time() + when))
+    rig.configure(limit=SIZE * 5)
+    for _round in range(2):
+        assert rig.objects(rig.clone(path)) == rig.objects(path)
+    assert rig.counted == (1, 1, 1)
+
+
+@pytest.mark.parametrize("shift", [-86400, 86400], ids=["behind", "ahead"])
+def test_two_hosts_answer_from_what_the_storage_has_whatever_its_clock_says(rig: Rig, shift: int) -> None:
+    path = rig.repository("one", commits=1)
+    first = rig.git("rev-parse", "main", folder=path)
+    own = [rig.folder / name for name in ("here", "there")]
+    for folder in own:
+        folder.mkdir()
+
+    def seen() -> set[str]:
+        """Clone twice by each host, whose cache is its own; times on the storage are by another clock."""
+        for file in path.rglob("*"):
+            os.utime(file, (time.time() + shift, time.time() + shift))
+        found = set()
+        for rig.cache in own:
+            rig.configure()
+            found |= {rig.git("rev-parse", "main", folder=rig.clone(path)) for _round in range(2)}
+        return found
+
+    old = rig.commit(path)
+    assert seen() == {old}
+    new = rig.commit(path, parent=first)
+    assert seen() == {new}
+    for rig.cache in own:
+        # Times on the storage are part of the key, so a change of them costs an entry, never an answer.
+        assert rig.counted == (2, 2, 0)
+
+
 def test_what_was_not_used_for_longest_is_removed_first(rig: Rig) -> None:
     rig.configure(limit=SIZE * 5)
     paths = [rig.repository(name) for name in ("one", "two", "three")]
@@ -578,10 +618,11 @@ def test_what_was_not_used_for_longest_is_removed_first(rig: Rig) -> None:
     assert rig.counted == (4, 4, 0)
 
 
-def test_what_is_old_is_removed_by_who_writes_next(rig: Rig) -> None:
+@pytest.mark.parametrize("when", [-3600, 60], ids=["too old", "from the future"])
+def test_what_is_of_another_time_is_removed_by_who_writes_next(rig: Rig, when: int) -> None:
     one, two = rig.repository("one"), rig.repository("two")
     rig.clone(one)
-    os.utime(rig.entries[0], (time.time(), time.time() - 3600))
+    os.utime(rig.entries[0], (time.time(), time.time() + when))
     rig.clone(two)
     assert len(rig.entries) == 1
     assert rig.counters["stored_bytes"] == rig.entries[0].stat().st_size

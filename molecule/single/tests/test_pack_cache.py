@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from machines import Machine
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from machines import CommandFailed, Machine
 from repositories import Make
-from scm import Client
+from scm import HOME, Client
+from web import Site
 
 FOLDER = "/var/cache/kallithea/packs"
 COUNTERS = f"{FOLDER}/kallithea_pack_cache.prom"
@@ -17,6 +22,52 @@ def counted(node: Machine) -> list[int]:
     return [int(values.get(f"kallithea_pack_cache_{name}_total", 0)) for name in ("hits", "misses", "failures")]
 
 
+def counted_since(node: Machine, before: list[int]) -> list[int]:
+    """Return how many hits, misses and failures there were since then."""
+    return [now - then for now, then in zip(counted(node), before, strict=True)]
+
+
+@pytest.fixture
+def reader(site: Site, client: Client) -> Iterator[str]:
+    """Make an account that is nobody's but this test's; git asks reader-askpass for it."""
+    name, password = f"packs{secrets.token_hex(4)}", secrets.token_hex(12)
+    site.call("create_user", username=name, email=f"{name}@localhost.test", password=password, firstname="Only", lastname="Reader")
+    client.machine.write(f"{HOME}/reader-password", password)
+    client.machine.write(f"{HOME}/reader-askpass", f'#!/bin/sh\ncase "$1" in Username*) echo {name};; *) cat {HOME}/reader-password;; esac\n', "0700")
+    yield name
+    site.call("delete_user", userid=name)
+
+
+def test_who_may_read_no_more_gets_nothing_from_a_warm_cache(node: Machine, site: Site, client: Client, make_repository: Make, reader: str) -> None:
+    """At once, and who may read is answered from it as before; history that is rewritten and a repository of the same name have their own answers."""
+    name = make_repository("git", "withdrawn")
+    url = client.url(name)
+    clone = f"export GIT_ASKPASS={HOME}/reader-askpass; rm -rf withdrawn-in && git clone -q {url} withdrawn-in && cat withdrawn-in/word"
+    client.run("rm -rf withdrawn")
+    client.commit("git", "withdrawn", "first")
+    client.run("cd withdrawn && head -c 3000000 /dev/urandom >large && git add large && git commit -q -m large")
+    client.push("git", "withdrawn", url)
+    site.call("grant_user_permission", repoid=name, userid=reader, perm="repository.read")
+    before = counted(node)
+    assert [client.run(clone) for _round in range(2)] == ["first\n"] * 2
+    assert counted_since(node, before) == [1, 1, 0], "the cache was not warm"
+    site.call("revoke_user_permission", repoid=name, userid=reader)
+    with pytest.raises(CommandFailed, match=r"error: 40[34]"):
+        client.run(clone)
+    assert counted_since(node, before) == [1, 1, 0]
+    assert client.clone("git", url, "withdrawn-in") == "first\n"
+    assert counted_since(node, before) == [2, 1, 0]
+    client.run(f"cd withdrawn && echo rewritten >word && git commit -q -a --amend -m rewritten && git push -q --force {url} master")
+    assert client.clone("git", url, "withdrawn-in") == "rewritten\n"
+    site.call("delete_repo", repoid=name)
+    site.create_repository(name, "git")
+    client.run("rm -rf withdrawn")
+    client.commit("git", "withdrawn", "again")
+    client.push("git", "withdrawn", url)
+    assert client.clone("git", url, "withdrawn-in") == "again\n"
+    assert client.run("git -C withdrawn-in rev-list --all --count") == "1\n"
+
+
 def test_who_clones_again_is_answered_from_the_cache(node: Machine, client: Client, make_repository: Make) -> None:
     """A pack of 3 MB, cloned three times; then one more commit."""
     url = client.url(make_repository("git", "packs"))
@@ -27,10 +78,10 @@ def test_who_clones_again_is_answered_from_the_cache(node: Machine, client: Clie
     before = counted(node)
     for _round in range(3):
         assert client.clone("git", url, "packs-in") == "one\n"
-    assert [now - then for now, then in zip(counted(node), before, strict=True)] == [2, 1, 0]
+    assert counted_since(node, before) == [2, 1, 0]
     client.commit("git", "packs-out", "two")
     client.push("git", "packs-out", url)
     assert client.clone("git", url, "packs-in") == "one\ntwo\n"
-    assert [now - then for now, then in zip(counted(node), before, strict=True)] == [2, 2, 0]
+    assert counted_since(node, before) == [2, 2, 0]
     entries = node.run(f"find {FOLDER} -maxdepth 1 -type f -name '{'?' * 64}' -printf '%u %m\\n' | sort -u")
     assert entries == "kallithea 600\n"
