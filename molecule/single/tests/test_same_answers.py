@@ -37,7 +37,7 @@ def databases(node: Machine) -> Iterator[str]:
     drop = "".join(f"DROP DATABASE IF EXISTS {name} WITH (FORCE);\n" for name in names)
     # What a killed run has left goes first.
     node.run(SQL, stdin=drop + "".join(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8';\n" for name in names))
-    yield f"postgresql://postgres@/{DATABASE}_{{}}"
+    yield f"postgresql://postgres@/{DATABASE}_{{}}?host=/var/run/postgresql"
     node.run(SQL, stdin=drop)
 
 
