@@ -1,8 +1,8 @@
 """Compare the permissions of random worlds as two trees of Kallithea answer them, and what an answer costs.
 
 permissions.py STOCK PATCHED [short] [URL...]: the folders that hold the package kallithea; short asks of fewer worlds, and no time. Each URL is of three
-empty databases, with {} for their number; without one, all databases are SQLite's in memory. Ends with 1 where an answer differs, or where the patched one's cost grows with the
-number of repositories. Needs the Python of a release.
+empty databases, with {} for their number; without one, all databases are SQLite's in memory. Ends with 1 where an answer differs, or where the patched
+one's cost grows with the number of repositories. Needs the Python of a release.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -519,7 +520,7 @@ def test_a_turn_comes_where_a_bundle_does_not_fit_any_more_although_nothing_was_
     repository.maintain()
     words = ("--bundle-bytes", "1000")
     assert site.results(*words) == {}
-    changes = [
+    changes: list[Callable[[], object]] = [
         lambda: hg("phase", "--force", "--draft", "-r", "tip", folder=repository.path),
         lambda: hg("bookmark", "-r", "tip", "mark", folder=repository.path),
         lambda: hg("bookmark", "--delete", "mark", folder=repository.path),
