@@ -224,7 +224,9 @@ class Storms:
     def separation_shared(self) -> None:
         """People and build servers on the same hosts."""
         hosts = Hosts(self.bench.cluster.inventory)
-        self.compare(hosts, {}, hosts.of("app"), hosts.of("ci"), SHARED_GOAL)
+        app = hosts.of("app")
+        # One of them: of two on one core each would take as much of it for build servers as the other for people, which no two machines do.
+        self.compare(hosts, {}, app[:1], [*app[1:], *hosts.of("ci")], SHARED_GOAL)
 
     def compare(self, hosts: Hosts, shares: dict[str, float | None], measured: list[str], unused: list[str], goal: float) -> None:
         """Hold the storm against the cluster, then against plain Kallithea with as many processes and the same share of the processor."""
