@@ -339,10 +339,31 @@ def test_missing_indexes_are_made_and_what_an_interrupted_run_left_is_made_anew(
     monkeypatch.setattr(db_create.kallithea_database, "value", lambda _, __, names: there.get(names[0].removeprefix("kallithea_cluster_")), raising=False)
     cursor = types.SimpleNamespace(execute=said.append)
     connection = types.SimpleNamespace(cursor=lambda: contextlib.nullcontext(cursor))
-    assert db_create.ensure_indexes(connection) is bool(wanted)
+    assert db_create.ensure_indexes(connection) == (bool(wanted), "")
+    assert bool(db_create.missing_indexes(connection)) is bool(wanted)
     made = [statement for statement in said if "INDEX" in statement]
     assert all(" INDEX CONCURRENTLY IF " in statement for statement in made)
     assert [re.sub(r"^(\w+) .* kallithea_cluster_(\w+).*", r"\1 \2", statement) for statement in made] == wanted
+
+
+@pytest.mark.parametrize("error", ["QueryCanceled", "InsufficientPrivilege"])
+def test_an_index_that_cannot_be_made_stops_nothing(db_create: types.ModuleType, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    """A backup that holds a snapshot, tables of another owner: everything works without it."""
+    said: list[str] = []
+    errors = {name: type(name, (Exception,), {}) for name in ("QueryCanceled", "InsufficientPrivilege")}
+    monkeypatch.setattr(db_create.psycopg2, "errors", types.SimpleNamespace(**errors), raising=False)
+
+    def execute(statement: str) -> None:
+        said.append(statement)
+        if "INDEX" in statement:
+            raise errors[error]("must be owner of table users_groups_members\n")
+
+    monkeypatch.setattr(db_create.kallithea_database, "value", lambda *_: None, raising=False)
+    connection = types.SimpleNamespace(cursor=lambda: contextlib.nullcontext(types.SimpleNamespace(execute=execute)))
+    changed, warning = db_create.ensure_indexes(connection)
+    assert (changed, said[-1]) == (False, "RESET statement_timeout")
+    assert "was not made (must be owner of table users_groups_members); the next run tries again" in warning
+    assert warning.endswith("CREATE INDEX CONCURRENTLY kallithea_cluster_members ON users_groups_members (user_id, users_group_id)")
 
 
 @pytest.fixture
