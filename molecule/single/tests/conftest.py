@@ -14,6 +14,7 @@ from machines import Machine, wait_until
 from pools import Pools
 from scm import Client
 from settings import Settings
+from vanished import Vanished, vanished_client
 from web import Site
 
 pytest_plugins = ["every_scenario"]
@@ -57,6 +58,13 @@ def heavy_repository(client: Client, make_repository: repositories.Make) -> Iter
     client.run(f"cd heavy && git push -q {client.url(name)} master", seconds=120)
     yield name, time.monotonic() - begin
     client.run("rm -rf heavy")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def vanished(node: Machine, client: Client, settings: Settings, heavy_repository: tuple[str, float]) -> Iterator[Vanished]:
+    """Let a client vanish in the middle of a clone, so that not even its end is heard of. It is done first, since the balancer takes a minute to notice."""
+    with vanished_client(node, client, settings.addresses[client.machine.name], heavy_repository[0]) as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,15 @@
-"""Large bodies that nobody wants cost no memory: neither the balancer's nor Apache's nor the application's; one whose client vanished costs no process."""
+"""Large bodies that nobody wants cost no memory: neither the balancer's nor Apache's nor the application's."""
 
 from __future__ import annotations
 
 import http.client
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from balancer import Balancer
-from machines import Machine, wait_until
+from machines import Machine
 from repositories import Make
-from scm import SLOW_RATE, Client, curl
+from scm import Client, curl
 from settings import Settings
 from web import Site
 
@@ -19,9 +17,6 @@ MIB = 1024
 BODY_MIB = 2048
 LIMIT_SECONDS = 60
 GROWTH_KIB = 96 * MIB
-# The balancer waits a minute for the word that something has arrived; the kernel counts it by its own retransmissions.
-VANISHED_SECONDS = 90
-DROPPED = "inet test_vanished"
 # Keeps the size in KiB of the largest process that a request goes through, until it is ended.
 SAMPLER = r"""
 import os, re, time
@@ -53,31 +48,6 @@ def repository(make_repository: Make, client: Client) -> str:
     return name
 
 
-def fullest_connection(node: Machine, address: str) -> str:
-    """Return the client's port of the connection with most bytes on the way to an address, if any is full."""
-    lines = node.run(f"ss -Htn state established dst {address} sport = :443").splitlines()
-    full = sorted((int(sent), peer.rpartition(":")[2]) for _, sent, _, peer in map(str.split, lines) if int(sent))
-    return full[-1][1] if full else ""
-
-
-@pytest.fixture(scope="module")
-def vanished(node: Machine, client: Client, settings: Settings, heavy_repository: tuple[str, float]) -> Iterator[tuple[float, str]]:
-    """Let a client vanish in the middle of a clone, so that not even its end is heard of; return when, and its port. The tests in between fill the wait."""
-    client.clear_slow_clones(1)
-    address = settings.addresses[client.machine.name]
-    try:
-        client.slow_clone(0, heavy_repository[0], SLOW_RATE, 2 * VANISHED_SECONDS)
-        port = wait_until("the clone on its way", lambda: fullest_connection(node, address), 20)
-        when = time.time()
-        node.run(f"nft add table {DROPPED}; nft 'add chain {DROPPED} input {{ type filter hook input priority -300; }}'")
-        node.run(f"nft add rule {DROPPED} input ip saddr {address} tcp sport {port} drop")
-        client.clear_slow_clones(1)
-        yield when, port
-    finally:
-        node.try_run(f"nft delete table {DROPPED}")
-        client.clear_slow_clones(1)
-
-
 @contextmanager
 def flat_memory(node: Machine) -> Iterator[None]:
     """Fail where a process grows meanwhile."""
@@ -105,7 +75,7 @@ def flat_memory(node: Machine) -> Iterator[None]:
     ids=["push-without-credentials", "push-with-wrong-ones", "fetch-with-wrong-ones", "fetch-with-right-ones"],
 )
 def test_two_gigabytes_through_the_balancer(
-    node: Machine, client: Client, site: Site, vanished: tuple[float, str], repository: str, config: str, service: str, expected: tuple[str, ...]
+    node: Machine, client: Client, site: Site, repository: str, config: str, service: str, expected: tuple[str, ...]
 ) -> None:
     """2 GB of zeros in chunks leave memory flat, and the site goes on."""
     sent = f"--header Content-Type:application/x-{service}-request --header Expect: {client.url(f'{repository}/{service}')}"
@@ -129,12 +99,3 @@ def test_two_gigabytes_straight_to_a_pool(node: Machine, settings: Settings, rep
     finally:
         connection.close()
     assert status == 401
-
-
-def test_a_client_that_vanishes_gives_its_process_back(node: Machine, vanished: tuple[float, str]) -> None:
-    """No packet of it comes any more: the balancer ends its clone, and git and its process are free."""
-    when, port = vanished
-    wait_until("git's processes gone", lambda: node.try_run("pgrep -f 'git[ ]upload-pack'").status == 1, when + VANISHED_SECONDS - time.time())
-    clones = [entry for entry in Balancer(node).log(when) if entry["client"].endswith(f":{port}")]
-    assert [(entry["status"], entry["end"][:2]) for entry in clones] == [("200", "CD")], clones
-    assert int(clones[0]["bytes"]) < 200 * MIB * MIB, "the clone was not cut"
