@@ -9,6 +9,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -173,26 +174,169 @@ def test_a_large_repository_is_one_pack_with_a_bitmap_until_it_has_grown_by_a_te
 def test_what_cannot_have_a_bitmap_is_not_packed_for_it(site: Site, obstacle: str) -> None:
     path = site.git("one")
     site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 100)
+    why = {
+        "shallow": "its history is not all here (shallow)",
+        "alternates": "its history is not all here (objects/info/alternates)",
+        "keep": "a pack is to stay as it is (NAME.keep)",
+        "full": "failed: it would leave less than 100% of the storage's disk free",
+    }[obstacle]
     if obstacle == "shallow":
         (path / "shallow").write_text(git("rev-parse", "branch0", folder=path) + "\n")
     elif obstacle == "alternates":
         (path / "objects" / "info" / "alternates").write_text(f"{site.git('other', pushes=1)}/objects\n")
     elif obstacle == "keep":
-        next((path / "objects" / "pack").glob("*.pack")).with_suffix(".keep").touch()
+        keep = next((path / "objects" / "pack").glob("*.pack")).with_suffix(".keep")
+        keep.write_text("an administrator's\n")
+        why = why.replace("NAME", keep.stem)
     else:
         site.monkeypatch.setattr(site.program, "KEPT_FREE", 1.0)
-    assert site.results("one") == {"one": "done"}
+    assert site.results("one") == {"one": f"done, but no new bitmap: {why}"}
     assert bitmaps(path) == []
+    assert obstacle != "keep" or keep.exists()
+    # Where there is no room today, there may be some tomorrow.
+    assert ("one" in site.results()) is (obstacle == "full")
 
 
-def test_a_bitmap_that_has_no_time_holds_up_nothing(site: Site) -> None:
+@pytest.mark.parametrize("writer_comes", [False, True])
+def test_a_bitmap_that_has_no_time_holds_up_nothing_and_is_tried_again(site: Site, writer_comes: bool) -> None:
     path = site.git("one")
     site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 100)
-    script = 'case "$*" in *--write-bitmap-index*) exec sleep 60 ;; esac; shift; exec git "$@"'
-    site.monkeypatch.setattr(site.program, "GIT", ["sh", "-c", script, "git", "git"])
-    assert site.results("--repository-seconds", "4") == {"one": "done"}
+    # As many pieces as a turn leaves here: for that alone it has no turn at once.
+    site.monkeypatch.setattr(site.program, "WORN", 1)
+    script = f'case "$*" in *--write-bitmap-index*) touch {site.storage}/begun; exec sleep 60 ;; esac; shift; exec git "$@"'
+    with site.monkeypatch.context() as context, concurrent.futures.ThreadPoolExecutor() as pool:
+        context.setattr(site.program, "GIT", ["sh", "-c", script, "git", "git"])
+        running = pool.submit(site.results, "--repository-seconds", "60" if writer_comes else "4")
+        if writer_comes:
+            wait_for(site.storage / "begun")
+            site.write(path, "refs/heads/meanwhile", git("rev-parse", "branch0", folder=path))
+        why = "busy: made way for a writer" if writer_comes else "failed: out of time"
+        assert running.result(timeout=30) == {"one": f"done, but no new bitmap: {why}"}
     assert (path / "objects" / "info" / "commit-graph").exists()
     assert bitmaps(path) == []
+    assert list(site.results("--worn")) == (["one"] if writer_comes else [])
+    if not writer_comes:
+        assert site.results() == {"one": "done"}
+    assert bitmaps(path)
+    assert site.results() == {}
+
+
+def test_what_an_earlier_release_has_done_has_one_turn_more(site: Site) -> None:
+    path = site.git("one")
+    assert site.results() == {"one": "done"}
+    site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 100)
+    assert site.results() == {}
+    lock, stamp = (site.storage / "locks" / "one" / name for name in (".lock", ".maintained"))
+    stamp.write_text(f"done {site.program.file_version(lock)}\n")
+    assert site.results("--worn") == {}
+    assert site.results() == {"one": "done"}
+    assert bitmaps(path)
+    assert site.results() == {}
+
+
+def test_a_broken_object_costs_the_bitmap_alone_and_is_said_each_day(site: Site) -> None:
+    path = site.git("one")
+    assert site.results() == {"one": "done"}
+    (pack,) = (path / "objects" / "pack").glob("*.pack")
+    listed = git("verify-pack", "-v", str(pack), folder=path).splitlines()
+    start = next(int(line.split()[4]) for line in listed if " blob " in line)
+    content = bytearray(pack.read_bytes())
+    content[start + 100] ^= 255
+    pack.chmod(0o644)
+    pack.write_bytes(content)
+    (path / "objects" / "info" / "commit-graph").unlink()
+    site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 100)
+    site.push(path, "new")
+    for _day in range(2):
+        assert site.results()["one"].startswith("done, but no new bitmap: failed: git --keep-unreachable --write-bitmap-index ended with "), site.results()
+    assert (path / "objects" / "info" / "commit-graph").exists()
+    assert not leftovers(path)
+    # A few minutes later it is not tried, however many packs there were.
+    site.monkeypatch.setattr(site.program, "WORN", 1)
+    assert site.results("--worn") == {}
+
+
+def leftovers(path: pathlib.Path) -> list[str]:
+    """Return what is below objects beside objects, packs and what belongs to them."""
+    found = [file.relative_to(path / "objects") for file in (path / "objects").rglob("*") if file.is_file()]
+    return [str(file) for file in found if file.parts[0] != "info" and (file.name.startswith((".", "tmp")) or file.suffix == ".keep" or len(file.parts) > 2)]
+
+
+def wait_for(*paths: pathlib.Path, pattern: str = "") -> None:
+    """Wait until all of these are there, or something with this pattern in the first."""
+    end = time.monotonic() + 60
+    while not (any(paths[0].glob(pattern)) if pattern else all(path.exists() for path in paths)):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_what_a_killed_repack_left_is_removed(site: Site) -> None:
+    path = site.git("one")
+    for _ in range(3):
+        git("hash-object", "-w", "--stdin", folder=path, given=os.urandom(10 << 20))
+    before = git("cat-file", "--batch-all-objects", "--batch-check", folder=path)
+    repack = subprocess.Popen(["git", "-c", "pack.threads=1", "repack", "-q", "-d", "--geometric=2"], cwd=path, start_new_session=True)
+    try:
+        wait_for(path / "objects" / "pack", pattern="tmp_pack_*")
+    finally:
+        os.killpg(repack.pid, signal.SIGKILL)
+    assert repack.wait(10) == -signal.SIGKILL
+    (path / "objects" / "pack" / f".tmp-{repack.pid}-pack-{'0' * 40}.pack").touch()
+    (path / "objects" / "info" / "commit-graph.lock").touch()
+    assert len(leftovers(path)) == 2
+    # Who writes may need it.
+    with (site.storage / "locks" / "one" / ".lock").open("a+") as writer:
+        fcntl.flock(writer, fcntl.LOCK_SH)
+        assert site.results() == {"one": "busy: somebody writes to it"}
+    assert len(leftovers(path)) == 2
+    assert site.results() == {"one": "done"}
+    assert leftovers(path) == []
+    assert git("cat-file", "--batch-all-objects", "--batch-check", folder=path) == before
+    git("fsck", "--full", "--strict", folder=path)
+
+
+def test_what_its_own_repack_left_is_removed_at_once(site: Site) -> None:
+    path = site.git("one")
+    for _ in range(3):
+        git("hash-object", "-w", "--stdin", folder=path, given=os.urandom(10 << 20))
+    site.monkeypatch.setattr(site.program, "LOOK_SECONDS", 0.02)
+    seen: list[str] = []
+    real = site.program.remove_leftovers
+
+    def remove(folder: pathlib.Path) -> None:
+        seen.extend(leftovers(folder))
+        real(folder)
+
+    site.monkeypatch.setattr(site.program, "remove_leftovers", remove)
+    with concurrent.futures.ThreadPoolExecutor() as pool, (site.storage / "locks" / "one" / ".waiting").open("a+") as writer:
+        running = pool.submit(site.results)
+        wait_for(path / "objects" / "pack", pattern="tmp_pack_*")
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert running.result(timeout=30) == {"one": "busy: made way for a writer"}
+    assert [name for name in seen if name.startswith("pack/tmp_pack_")]
+    assert leftovers(path) == []
+    assert site.results() == {"one": "done"}
+    git("fsck", "--full", "--strict", folder=path)
+
+
+@pytest.mark.parametrize(("hook", "left"), [("update", "pack/pack-*.keep"), ("pre-receive", "tmp_objdir-incoming-*")])
+def test_what_a_killed_push_left_is_removed_and_hinders_no_bitmap(site: Site, tmp_path: pathlib.Path, hook: str, left: str) -> None:
+    path = site.git("one")
+    site.monkeypatch.setattr(site.program, "BITMAP_BYTES", 100)
+    (path / "hooks" / hook).write_text("#!/bin/sh\nkill -KILL $PPID\n")
+    (path / "hooks" / hook).chmod(0o755)
+    work = tmp_path / "work"
+    git("init", "-q", "-b", "main", str(work), folder=tmp_path)
+    git("commit", "-q", "--allow-empty", "-m", "new", folder=work)
+    with pytest.raises(subprocess.CalledProcessError):
+        git("push", "-q", f"--receive-pack={site.writer} receive-pack", str(path), "main", folder=work)
+    (found,) = (path / "objects").glob(left)
+    assert found.is_dir() or found.read_text().startswith("receive-pack ")
+    assert site.results() == {"one": "done"}
+    assert leftovers(path) == []
+    assert not found.exists()
+    assert bitmaps(path)
+    git("fsck", "--full", "--strict", folder=path)
 
 
 def test_only_what_was_written_to_has_a_turn(site: Site) -> None:
@@ -239,18 +383,29 @@ def test_soon_only_what_many_pushes_have_left_in_pieces_has_a_turn(site: Site) -
 
 def test_a_write_after_the_lock_was_given_back_is_not_forgotten(site: Site) -> None:
     one = site.git("one")
-    real = site.program.run
+    real = site.program.Repository.keep
 
-    def slow(command: list[str], *rest: Any) -> None:
-        if "commit-graph" in command:
-            site.write(one, "refs/heads/late", git("rev-parse", "branch0", folder=one))
-        real(command, *rest)
+    def late(*arguments: Any) -> None:
+        site.write(one, "refs/heads/late", git("rev-parse", "branch0", folder=one))
+        real(*arguments)
 
-    site.monkeypatch.setattr(site.program, "run", slow)
-    assert site.results() == {"one": "done"}
-    site.monkeypatch.setattr(site.program, "run", real)
+    with site.monkeypatch.context() as context:
+        context.setattr(site.program.Repository, "keep", late)
+        assert site.results() == {"one": "done"}
     assert site.results() == {"one": "done"}
     assert site.results() == {}
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(site: Site) -> None:
+    path = site.git("one")
+    script = f'case "$*" in *commit-graph*) touch {path}/writing; sleep 1 ;; esac; shift; exec git "$@"'
+    site.monkeypatch.setattr(site.program, "GIT", ["sh", "-c", script, "git", "git"])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(site.program.turn, next(site.program.find(site.storage)), 60)
+        wait_for(path / "writing")
+        assert site.program.turn(next(site.program.find(site.storage)), 60) == "busy"
+        assert running.result(timeout=30) == "done"
+    assert not next(site.program.find(site.storage)).is_due
 
 
 def test_who_writes_is_not_disturbed(site: Site) -> None:
