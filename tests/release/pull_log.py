@@ -5,6 +5,7 @@ pull_log.py WITHOUT WITH: folders that hold the package kallithea. Ends with an 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import wsgiref.simple_server
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +82,17 @@ class Clients:
         """Return a repository's address for a client."""
         return f"http://{user}:{password.replace(' ', '%20')}@127.0.0.1:{self.server.server_port}/{name}"
 
-    def run(self, *command: str, folder: Path | None = None, fails: bool = False) -> None:
-        """Run a program as a client does."""
+    def is_whole(self, clone: str) -> bool:
+        """Tell whether a clone of git has all of its history."""
+        command = ["git", "-C", str(self.folder / clone), "fsck", "--full", "--connectivity-only", "HEAD"]
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=60, check=False).returncode == 0
+
+    def run(self, *command: str, folder: Path | None = None, fails: bool | None = False) -> None:
+        """Run a program as a client does; where fails is None, it may."""
         if command[0] == "hg":
             command = (sys.executable, str(Path(sys.executable).parent / "hg"), *command[1:])
         done = subprocess.run(command, cwd=folder or self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode != 0) is fails, (command, done.stdout, done.stderr)
+        assert fails in (None, done.returncode != 0), (command, done.stdout, done.stderr)
 
     def step(self, name: str, *command: str, folder: Path | None = None, fails: bool = False) -> None:
         """Run a program, and keep the rows that it left."""
@@ -151,6 +158,32 @@ def git_steps(clients: Clients) -> None:
     clients.config["log_bot_pulls"] = "false"
 
 
+@contextlib.contextmanager
+def broken_journal() -> Iterator[None]:
+    """Let each row of the journal break its session, as a commit does that fails."""
+    from kallithea.model import db, meta, userlog
+
+    real = userlog.action_logger
+
+    def fail(*arguments: Any, **words: Any) -> None:
+        meta.Session().add(db.UserLog(user_log_id="no number"))
+        meta.Session().commit()
+
+    userlog.action_logger = fail
+    try:
+        yield
+    finally:
+        userlog.action_logger = real
+
+
+def broken_steps(clients: Clients) -> dict[str, bool]:
+    """Clone where the journal cannot be written, and once more where it can be; tell of each whether it is whole."""
+    with broken_journal():
+        clients.run("git", "clone", "-q", clients.url("g"), "broken", fails=None)
+    clients.step("git: clone after it", "git", "clone", "-q", clients.url("g"), "mended")
+    return {name: clients.is_whole(name) for name in ("broken", "mended")}
+
+
 def found_packs() -> dict[str, list[bool]]:
     """Return whether the pack is found in answers of each kind, however they are cut into blocks; nothing without the patch."""
     from kallithea.config.middleware import pygrack
@@ -209,8 +242,9 @@ def run(folder: Path) -> dict[str, Any]:
     logging.disable(logging.CRITICAL)
     clients = Clients(folder)
     git_steps(clients)
+    whole = broken_steps(clients)
     hg_steps(clients)
-    return {"rows": clients.rows, "calls": clients.calls, "packs": found_packs()}
+    return {"rows": clients.rows, "calls": clients.calls, "packs": found_packs(), "whole": whole}
 
 
 def main() -> None:
@@ -225,10 +259,21 @@ def main() -> None:
         assert patched["rows"][step] == ([] if step in SPARED else rows), step
         assert len(rows) == 1 or step not in SPARED, step
     assert patched["calls"] == without["calls"], (patched["calls"], without["calls"])
+    print(f"whole: {without['whole']}, with the patch {patched['whole']}")
+    assert patched["whole"] == {"broken": True, "mended": True}, patched["whole"]
     for kind, found in patched["packs"].items():
         print(f"pack with {kind}: {found}")
         assert found == [not kind.startswith("no")] * 4, kind
-    for step in ("git: clone", "git: after a long talk", "git: deeper", "git: shallow, many tips", "hg: clone", "hg: push", "hg: a bot's push"):
+    for step in (
+        "git: clone",
+        "git: clone after it",
+        "git: after a long talk",
+        "git: deeper",
+        "git: shallow, many tips",
+        "hg: clone",
+        "hg: push",
+        "hg: a bot's push",
+    ):
         assert len(patched["rows"][step]) == 1, step
 
 
