@@ -122,7 +122,7 @@ def test_an_edit_in_the_browser_and_a_push_at_the_same_moment(repository: Reposi
 
 
 def test_a_clone_outlives_the_packs_that_it_reads(big_repository: str, client: Client, machines: dict[str, Machine], settings: Settings) -> None:
-    """While one host sends a pack, another puts all packs together and removes it: the clone is whole all the same."""
+    """While one host sends a pack, another puts all packs together and removes it: the clone is whole all the same, and so is the next one there."""
     nodes = settings.groups["app"]
     # A second pack, so that there is something to put together.
     client.run(
@@ -133,12 +133,17 @@ def test_a_clone_outlives_the_packs_that_it_reads(big_repository: str, client: C
         sends = "pgrep --uid kallithea --full 'git pack-objects'"
         (serving,) = wait_until("a node that sends the clone", lambda: [name for name in nodes if machines[name].try_run(sends).status == 0], 15)
         other = next(name for name in nodes if name != serving)
-        packs = f"ls {settings.repositories}/{big_repository}/objects/pack/*.pack"
+        folder = f"{settings.repositories}/{big_repository}/objects/pack"
+        packs = f"ls {folder}/*.pack"
         before = machines[other].run(packs).split()
         run = Repository(big_repository, machines[other], settings).maintain()
         assert run.status == 0, run
         after = machines[other].run(packs).split()
         assert len(before) == 2 and len(after) == 1 and not set(before) & set(after), (before, after)
+        assert machines[other].run(f"ls {folder}/*.bitmap").split() == [after[0].removesuffix("pack") + "bitmap"]
+        # One branch, since the cache of packs has the answer to who wants both.
+        client.run(f"rm -rf next && git clone -q --bare --single-branch --branch master {client.url(big_repository, node=serving, pool='scm')} next")
+        client.run("git -C next rev-list --quiet --objects master && rm -rf next")
         assert client.machine.is_running("slow-clone-0"), f"the clone ended early: {client.run('cat slow-0.log')}"
         client.free_clones()
         wait_until("the clone whole", lambda: client.cloned(0), 90, 1.0)
