@@ -87,6 +87,11 @@ class Site:
         """Move a reference as Kallithea does."""
         subprocess.run([self.writer, "update-ref", reference, commit], cwd=path, check=True, capture_output=True, timeout=30)
 
+    def wait_for_lock(self, name: str) -> None:
+        """Wait until all who were killed have ended and with them their lock."""
+        with (self.storage / "locks" / name / ".lock").open("a+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
     def run(self, *words: str) -> tuple[int, list[str]]:
         """Run the maintenance; return its status and what it says."""
         command = ["kallithea-maintenance", "--storage", str(self.storage), "--cluster", str(self.cluster), *words]
@@ -214,6 +219,7 @@ def test_a_bitmap_that_has_no_time_holds_up_nothing_and_is_tried_again(site: Sit
         assert running.result(timeout=30) == {"one": f"done, but no new bitmap: {why}"}
     assert (path / "objects" / "info" / "commit-graph").exists()
     assert bitmaps(path) == []
+    site.wait_for_lock("one")
     assert list(site.results("--worn")) == (["one"] if writer_comes else [])
     if not writer_comes:
         assert site.results() == {"one": "done"}
@@ -315,6 +321,7 @@ def test_what_its_own_repack_left_is_removed_at_once(site: Site) -> None:
         assert running.result(timeout=30) == {"one": "busy: made way for a writer"}
     assert [name for name in seen if name.startswith("pack/tmp_pack_")]
     assert leftovers(path) == []
+    site.wait_for_lock("one")
     assert site.results() == {"one": "done"}
     git("fsck", "--full", "--strict", folder=path)
 
@@ -332,6 +339,7 @@ def test_what_a_killed_push_left_is_removed_and_hinders_no_bitmap(site: Site, tm
         git("push", "-q", f"--receive-pack={site.writer} receive-pack", str(path), "main", folder=work)
     (found,) = (path / "objects").glob(left)
     assert found.is_dir() or found.read_text().startswith("receive-pack ")
+    site.wait_for_lock("one")
     assert site.results() == {"one": "done"}
     assert leftovers(path) == []
     assert not found.exists()
