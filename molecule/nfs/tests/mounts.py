@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from machines import BOOT_SECONDS, CommandFailed, Machine, wait_until
 from settings import Settings
 
@@ -14,6 +16,14 @@ BACK_SECONDS = 90.0
 def is_mounted(machine: Machine, settings: Settings) -> bool:
     """Tell from the kernel's table, which no storage that hangs keeps waiting."""
     return machine.try_run(f"grep -q ' {settings.storage} .* - nfs4 ' /proc/self/mountinfo").status == 0
+
+
+def operations(machine: Machine, settings: Settings) -> dict[str, int]:
+    """Return how often the host has asked the server for what since the mount, by the kernel's own count."""
+    mount = machine.run("cat /proc/self/mountstats").partition(f" mounted on {settings.storage} with fstype nfs4")[2].partition("\ndevice ")[0]
+    counts = {name: int(count) for name, count in re.findall(r"^\s+([A-Z_0-9]+): (\d+) ", mount.partition("per-op statistics")[2], re.MULTILINE)}
+    assert counts, "the storage is not mounted by NFS"
+    return counts
 
 
 def check_nothing_beneath(machine: Machine, settings: Settings) -> None:
