@@ -35,6 +35,7 @@ POOLS = ("static", "ui", "scm", "write", "ci")
 # Answered to a name and password alone, which are looked at.
 PRIVATE = "/private/info/refs?service=git-upload-pack"
 CLONE = "/slow/info/refs?service=git-upload-pack"
+PERSON = {"User-Agent": "Mozilla/5.0"}
 
 
 # Below those that the kernel gives away by itself, and a row for each of pytest's workers: nobody takes a port between its choice and its use.
@@ -352,6 +353,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 8) -> None:
     while not condition():
         assert time.monotonic() < end, "did not happen in time"
         time.sleep(0.05)
+
+
+def wait_beside_threads(condition: Callable[[], object]) -> None:
+    """Wait longer: all threads of a test compete for the processors with what they measure."""
+    wait_for(condition, seconds=20)
 
 
 def basic(account: str, password: str = "secret") -> dict[str, str]:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import time
 from collections.abc import Iterator
 
-import haproxy_rig
 import pytest
-from haproxy_rig import CLONE, PRIVATE, Answer, Rig, basic, in_flight, prove, running
-
-# All threads of a test compete for the processors with what they measure.
-wait_for = functools.partial(haproxy_rig.wait_for, seconds=20)
-PERSON = {"User-Agent": "Mozilla/5.0"}
+from haproxy_rig import CLONE, PERSON, PRIVATE, Answer, Rig, basic, in_flight, prove, running, wait_beside_threads
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +187,7 @@ def test_clones_of_proven_accounts_are_no_log_ins(rig: Rig) -> None:
     server.release.clear()
     with concurrent.futures.ThreadPoolExecutor(30) as threads:
         clones = [threads.submit(rig.request, "GET", CLONE, git, source=source) for _ in range(25)]
-        wait_for(lambda: in_flight(rig, "scm") == 25)
+        wait_beside_threads(lambda: in_flight(rig, "scm") == 25)
         assert rig.request("GET", "/refuse", basic("anna") | PERSON, source=source).status == 401, "no 429"
         server.release.set()
         assert {entry.result(timeout=15).status for entry in clones} == {200}

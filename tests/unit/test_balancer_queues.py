@@ -13,14 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import haproxy_rig
 import pytest
-from haproxy_rig import CI_HOSTNAME, CLONE, HOSTNAME, Rig, basic, in_flight, prove, running
+from haproxy_rig import CI_HOSTNAME, CLONE, HOSTNAME, PERSON, Rig, basic, in_flight, prove, running, wait_beside_threads
 
-# All threads of a test compete for the processors with what they measure.
-wait_for = functools.partial(haproxy_rig.wait_for, seconds=20)
 API_KEY = "0123456789abcdef0123456789abcdef01234567"
-PERSON = {"User-Agent": "Mozilla/5.0"}
 BOT = {"User-Agent": "git/2.47.3", "Host": CI_HOSTNAME}
 
 
@@ -46,7 +42,7 @@ def busy(rig: Rig, pool: str, headers: dict[str, str], count: int = 4) -> Iterat
     first = server.started
     with concurrent.futures.ThreadPoolExecutor(30) as threads:
         sent = [threads.submit(rig.request, "GET", CLONE, headers) for _ in range(count)]
-        wait_for(lambda: server.started == first + count)
+        wait_beside_threads(lambda: server.started == first + count)
         try:
             yield threads
         finally:
@@ -65,9 +61,9 @@ def test_who_has_little_in_flight_passes_who_has_much(rig: Rig) -> None:
         prove(rig, basic(account) | BOT)
     with busy(rig, "ci", basic("build-bot") | BOT) as threads:
         waiting = [threads.submit(rig.request, "GET", CLONE, basic("build-bot") | BOT) for _ in range(6)]
-        wait_for(lambda: queued(rig, "ci") == 6)
+        wait_beside_threads(lambda: queued(rig, "ci") == 6)
         waiting.append(threads.submit(rig.request, "GET", CLONE, basic("other-bot") | BOT))
-        wait_for(lambda: queued(rig, "ci") == 7)
+        wait_beside_threads(lambda: queued(rig, "ci") == 7)
         server.release.set()
         assert {entry.result(timeout=15).status for entry in waiting} == {200}
     assert "other-bot" in server.accounts[-7:-3], server.accounts[-7:]
@@ -80,12 +76,12 @@ def test_nobody_is_moved_back_by_who_names_his_account(rig: Rig) -> None:
     prove(rig, basic("other-bot", "right") | BOT)
     with busy(rig, "ci", basic("other-bot", "wrong") | BOT) as threads:
         waiting = [threads.submit(rig.request, "GET", CLONE, basic("other-bot", "wrong") | BOT) for _ in range(4)]
-        wait_for(lambda: queued(rig, "ci") == 4)
+        wait_beside_threads(lambda: queued(rig, "ci") == 4)
         # As many in flight as the guesser has, all of them its own, so that only the account's name is common.
         waiting.append(threads.submit(rig.request, "GET", CLONE, basic("build-bot") | BOT))
-        wait_for(lambda: queued(rig, "ci") == 5)
+        wait_beside_threads(lambda: queued(rig, "ci") == 5)
         waiting.append(threads.submit(rig.request, "GET", CLONE, basic("other-bot", "right") | BOT))
-        wait_for(lambda: queued(rig, "ci") == 6)
+        wait_beside_threads(lambda: queued(rig, "ci") == 6)
         metrics = rig.request("GET", "/metrics/kallithea", tls=False, port=rig.metrics_port).text
         assert 'kallithea_balancer_requests_in_flight{who="bot",pool="ci"} 10\n' in metrics
         table = rig.ask("show table st_in_flight")
@@ -98,7 +94,7 @@ def test_nobody_is_moved_back_by_who_names_his_account(rig: Rig) -> None:
 def test_invented_passwords_count_for_the_address(rig: Rig) -> None:
     with busy(rig, "ci", basic("other-bot", "invented") | BOT) as threads:
         waiting = [threads.submit(rig.request, "GET", CLONE, basic("other-bot", f"invented{number}") | BOT) for number in range(8)]
-        wait_for(lambda: queued(rig, "ci") == 8)
+        wait_beside_threads(lambda: queued(rig, "ci") == 8)
         assert rig.request("GET", CLONE, basic("other-bot", "one more") | BOT).status == 429
         assert rig.request("GET", f"/repo?api_key={'1' * 40}", BOT).status == 429
         rig.servers["ci"].release.set()
@@ -109,11 +105,11 @@ def test_above_the_ceiling_a_credential_is_refused_and_nobody_else(rig: Rig) -> 
     prove(rig, basic("build-bot") | BOT)
     with busy(rig, "ci", basic("build-bot") | BOT) as threads:
         waiting = [threads.submit(rig.request, "GET", CLONE, basic("build-bot") | BOT) for _ in range(8)]
-        wait_for(lambda: queued(rig, "ci") == 8)
+        wait_beside_threads(lambda: queued(rig, "ci") == 8)
         refused = rig.request("GET", CLONE, basic("build-bot") | BOT)
         assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
         waiting.append(threads.submit(rig.request, "GET", CLONE, basic("other-bot") | BOT))
-        wait_for(lambda: queued(rig, "ci") == 9)
+        wait_beside_threads(lambda: queued(rig, "ci") == 9)
         rig.servers["ci"].release.set()
         assert {entry.result(timeout=15).status for entry in waiting} == {200}
 
@@ -123,8 +119,8 @@ def test_a_client_that_went_away_leaves_the_queue(rig: Rig) -> None:
     with busy(rig, "ci", basic("build-bot") | BOT):
         with socket.create_connection(("127.0.0.1", rig.https_port)) as plain, context.wrap_socket(plain, server_hostname=HOSTNAME) as client:
             client.sendall(f"GET {CLONE} HTTP/1.1\r\nHost: {CI_HOSTNAME}\r\n\r\n".encode())
-            wait_for(lambda: queued(rig, "ci") == 1)
-        wait_for(lambda: queued(rig, "ci") == 0)
+            wait_beside_threads(lambda: queued(rig, "ci") == 1)
+        wait_beside_threads(lambda: queued(rig, "ci") == 0)
 
 
 @pytest.mark.parametrize("way", ["body", "query", "bearer"])
@@ -206,7 +202,7 @@ def test_reads_of_a_repository_come_to_one_node_and_spill_over(rig: Rig) -> None
         before = taken()
         for _ in range(3):
             # The last answer is read before its process counts as free: the warm node would be passed over.
-            wait_for(lambda: in_flight(rig, "scm") == 0)
+            wait_beside_threads(lambda: in_flight(rig, "scm") == 0)
             assert rig.request("GET", f"/repo{repository}/info/refs?service=git-upload-pack", git).status == 200
         (node,) = [name for name, number in taken().items() if number - before[name] == 3]
         warm.add(node)
@@ -227,7 +223,7 @@ def test_many_reads_at_the_same_moment_fill_all_nodes(rig: Rig) -> None:
         server.release.clear()
         with concurrent.futures.ThreadPoolExecutor(8) as threads:
             sent = [threads.submit(rig.request, "GET", CLONE, {"User-Agent": "git/2"}) for _ in range(5)]
-            wait_for(functools.partial(has_begun, 5 * number - 1))
+            wait_beside_threads(functools.partial(has_begun, 5 * number - 1))
             server.release.set()
             assert {entry.result(timeout=15).status for entry in sent} == {200}
 
@@ -253,5 +249,5 @@ def test_pages_of_the_office_are_not_slowed_by_much_in_flight_of_one_address(rig
 def test_the_log_names_the_reason_and_no_key(tmp_path: pathlib.Path) -> None:
     with running(tmp_path, ("node1",), kallithea_loadbalancer_bot_api_keys=[API_KEY]) as rig:
         rig.request("POST", "/_admin/api", {"User-Agent": "curl/8"}, body=json.dumps({"api_key": API_KEY}).encode())
-        wait_for(lambda: "who=bot signal=key what=ui pool=ci" in rig.log.read_text(encoding="utf-8"))
+        wait_beside_threads(lambda: "who=bot signal=key what=ui pool=ci" in rig.log.read_text(encoding="utf-8"))
         assert API_KEY not in rig.log.read_text(encoding="utf-8")

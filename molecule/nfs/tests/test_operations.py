@@ -32,10 +32,9 @@ def test_what_a_page_and_a_fetch_ask_of_the_server_is_bounded(
     client.run(f"cd operations && for number in $(seq 2 {COMMITS}); do git commit -q --allow-empty -m $number; done")
     client.push("git", "operations", client.url(name))
     # As many pushes leave them.
-    lines = "".join(f"create refs/heads/branch-{number} refs/heads/master\n" for number in range(REFERENCES))
     path, git = f"{settings.repositories}/{name}", "cd / && exec runuser -u kallithea -- git"
     head = host.run(f"{git} -C {path} rev-parse master").strip()
-    host.run(f"{git} -C {path} update-ref --stdin", stdin=lines.replace("refs/heads/master", head))
+    host.run(f"{git} -C {path} update-ref --stdin", stdin="".join(f"create refs/heads/branch-{number} {head}\n" for number in range(REFERENCES)))
     url, port = client.url(name, node=node, pool="scm"), settings.host_pools[node]["ui"]["port"]
     client.run(f"rm -rf operations-in && git clone -q {url} operations-in")
     counts = {}
