@@ -538,7 +538,16 @@ def lengthen(entry: pathlib.Path) -> None:
         stream.write(b"more")
 
 
-@pytest.mark.parametrize("break_it", [shorten, empty, lengthen])
+def flip(entry: pathlib.Path) -> None:
+    """Change a byte of the answer."""
+    with entry.open("r+b") as stream:
+        stream.seek(entry.stat().st_size // 2)
+        byte = stream.read(1)
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.parametrize("break_it", [shorten, empty, lengthen, flip])
 def test_a_broken_entry_is_never_given(rig: Rig, break_it: Callable[[pathlib.Path], None]) -> None:
     path = rig.repository("one")
     rig.clone(path)
@@ -702,18 +711,33 @@ def test_what_it_keeps_is_for_the_service_user_alone_and_its_counters_for_all(ri
         "hits_total": 1,
         "misses_total": 1,
         "failures_total": 0,
-        "hit_bytes_total": rig.entries[0].stat().st_size - 8,
+        "hit_bytes_total": rig.entries[0].stat().st_size - 12,
         "stored_bytes": rig.entries[0].stat().st_size,
     }
     text = (rig.cache / "kallithea_pack_cache.prom").read_text()
     assert "# TYPE kallithea_pack_cache_hits_total counter\nkallithea_pack_cache_hits_total 1\n" in text
 
 
-def test_counters_that_cannot_be_read_begin_anew_with_the_next_file(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    "text", [b"garbage\n", b"\n", b"a b c\n\0\0\xff\n", b"kallithea_pack_cache_hits_total -1\n", b"kallithea_pack_cache_hits_total " + b"9" * 5000]
+)
+def test_counters_that_cannot_be_read_begin_anew(rig: Rig, text: bytes) -> None:
     path = rig.repository("one")
-    (rig.cache / "kallithea_pack_cache.prom").write_text("garbage\n")
+    rig.clone(path)
+    (rig.cache / "kallithea_pack_cache.prom").write_bytes(text)
     assert rig.objects(rig.clone(path)) == rig.objects(path)
     assert rig.runs == 1
+    assert rig.counted == (1, 0, 0)
+
+
+def test_what_is_old_is_removed_whatever_the_counters_say(rig: Rig) -> None:
+    path = rig.repository("one")
+    rig.clone(path)
+    (old,) = rig.entries
+    os.utime(old, (time.time(), time.time() - 3601))
+    (rig.cache / "kallithea_pack_cache.prom").write_bytes(b"garbage\0")
+    rig.clone(rig.repository("two"))
+    assert old not in rig.entries
 
 
 def hook(rig: Rig) -> None:
