@@ -100,6 +100,8 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             self._send(status, text.encode())
             return
         length = int(self.headers.get("Content-Length") or 0)
+        begin = self.rfile.read(min(length, 65536))
+        length -= len(begin)
         while length > 0:
             length -= len(self.rfile.read(min(length, 65536)) or b"x" * length)
         if "/refuse" in self.path or ("/private" in self.path and "Authorization" not in self.headers):
@@ -107,6 +109,9 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             return
         if "/forbid" in self.path:
             self._send(403, b"no")
+            return
+        if self.path.startswith("/_admin/login") and (b"password=right" in begin or b"password=unread" in begin):
+            self._send(302, b"", verified=b"right" in begin)
             return
         if self.path.startswith("/page"):
             self._send(200, b"<p>a line of a page</p>\n" * 1000, "text/html")
@@ -123,10 +128,10 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             headers.setdefault(name.lower(), []).append(value)
         self._send(200, json.dumps({"pool": server.pool, "path": self.path, "headers": headers}).encode())
 
-    def _send(self, status: int, body: bytes, kind: str = "text/plain") -> None:
+    def _send(self, status: int, body: bytes, kind: str = "text/plain", verified: bool = False) -> None:
         self.send_response(status)
         # What not everybody may read is answered after a look at the password.
-        if "/private" in self.path and status < 400:
+        if verified or ("/private" in self.path and status < 400):
             self.send_header("X-Kallithea-Verified", "1")
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

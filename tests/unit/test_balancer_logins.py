@@ -22,10 +22,10 @@ def login(rig: Rig, account: str, source: str, password: str = "wrong", reposito
     return answer, time.monotonic() - begin
 
 
-def post_form(rig: Rig, body: str, source: str, path: str = "/_admin/login", headers: dict[str, str] | None = None) -> float:
+def post_form(rig: Rig, body: str, source: str, path: str = "/_admin/login", headers: dict[str, str] | None = None, status: int = 200) -> float:
     begin = time.monotonic()
     sent = {"Content-Type": "application/x-www-form-urlencoded", **PERSON, **(headers or {})}
-    assert rig.request("POST", path, sent, body=body.encode(), source=source).status == 200
+    assert rig.request("POST", path, sent, body=body.encode(), source=source).status == status
     return time.monotonic() - begin
 
 
@@ -51,6 +51,39 @@ def test_the_owner_behind_the_guesser_s_address_is_not_slowed_down_once_his_pass
         login(rig, "otto", "127.0.0.27", f"guess{number}")
     assert login(rig, "otto", "127.0.0.27")[1] > 1.2
     assert fetch() < 0.5
+
+
+@pytest.mark.parametrize("first", ["form", "git"])
+def test_the_owner_logs_in_by_the_form_at_once_after_his_password_was_taken(rig: Rig, first: str) -> None:
+    """By the form or by git, whatever stands in it; what a neighbour guesses meanwhile waits."""
+    source = f"127.0.0.{200 + len(first)}"
+    git, form = basic(f"olga-{first}", "right &=+x"), f"username=Olga-{first}&password=right+%26%3D%2Bx"
+    if first == "git":
+        prove(rig, git, source)
+    else:
+        post_form(rig, form, source, status=302)
+    for number in range(9):
+        post_form(rig, f"username=olga-{first}&password=guess{number}", source)
+    assert post_form(rig, f"username=olga-{first}&password=guess", source) > 1.2
+    assert post_form(rig, form, source, status=302) < 0.5
+    begin = time.monotonic()
+    assert rig.request("GET", PRIVATE, git, source=source).status == 200
+    assert time.monotonic() - begin < 0.5
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [("", "unread", 302), ("?api_key=" + "1" * 40, "unread", 302), ("", "guess", 200)],
+    ids=["sent on", "sent on with a key", "wrong"],
+)
+def test_a_form_that_nobody_looked_at_is_not_taken_for_a_right_one(rig: Rig, path: str, body: str, status: int) -> None:
+    """Who is logged in already is sent on without a look at what else he sent."""
+    source = f"127.0.0.{210 + len(path + body) % 9}"
+    for number in range(9):
+        login(rig, "paul", source, f"guess{number}")
+    post_form(rig, f"username=paul&password={body}", source, path=f"/_admin/login{path}", status=status)
+    assert post_form(rig, f"username=paul&password={body}", source, path=f"/_admin/login{path}", status=status) > 1.2
+    assert login(rig, "paul", source, body)[1] > 1.2
 
 
 def test_a_password_that_nobody_looked_at_is_not_taken_for_a_right_one(rig: Rig) -> None:
@@ -95,6 +128,7 @@ def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: st
     ("body", "headers"),
     [
         (b"username=invented&password=x&username=nina", {}),
+        (b"username=nina&password=x&password=y", {}),
         (b"x=;username=invented&username=nina", {}),
         (b"username=invented&user%6eame=nina", {}),
         (b"username=invented&x=\n&username=nina", {}),
@@ -102,7 +136,7 @@ def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: st
         (b"1c\r\nusername=invented&password=x\r\n0\r\n\r\n", {"Transfer-Encoding": "chunked"}),
         (b'--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nnina\r\n--b--\r\n', {"Content-Type": "multipart/form-data; boundary=b"}),
     ],
-    ids=["twice", "semicolon", "encoded", "newline", "padded", "chunked", "multipart"],
+    ids=["twice", "password twice", "semicolon", "encoded", "newline", "padded", "chunked", "multipart"],
 )
 def test_a_form_in_which_another_name_may_be_read_is_refused(rig: Rig, body: bytes, headers: dict[str, str]) -> None:
     """HAProxy would count one, and Kallithea look at the other."""

@@ -95,3 +95,31 @@ def test_nothing_is_answered_from_the_empty_folder_of_a_storage_that_is_gone(tmp
     assert said == b"The storage is not mounted on the host that was asked. Please try again.\n"
     (tmp_path / "marker").touch()
     assert application({}, None) == [b"a page"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "status", "told"),
+    [
+        ({"AUTH_TYPE": "basic"}, "200 OK", True),
+        ({}, "200 OK", False),
+        ({"REQUEST_METHOD": "POST", "PATH_INFO": "/_admin/login", "form": {"username": "jane"}}, "302 Found", True),
+        # The form again; who is logged in already and sent no form; another page.
+        ({"REQUEST_METHOD": "POST", "PATH_INFO": "/_admin/login", "form": {"username": "jane"}}, "200 OK", False),
+        ({"REQUEST_METHOD": "POST", "PATH_INFO": "/_admin/login", "form": {}}, "302 Found", False),
+        ({"REQUEST_METHOD": "POST", "PATH_INFO": "/_admin/register", "form": {"username": "jane"}}, "302 Found", False),
+    ],
+)
+def test_the_balancer_learns_which_passwords_were_looked_at(
+    tmp_path: pathlib.Path, load: Callable[[str], set[str]], environ: dict[str, Any], status: str, told: bool
+) -> None:
+    load("ui")
+
+    def kallithea(_environ: dict[str, Any], start: Callable[..., None]) -> list[bytes]:
+        start(status, [("Content-Type", "text/plain")])
+        return []
+
+    request = types.SimpleNamespace(Request=lambda environ: types.SimpleNamespace(POST=environ["form"]))
+    load.namespace.update(MARKER=str(tmp_path), kallithea=kallithea, webob=request)  # type: ignore[attr-defined]
+    begun: list[list[tuple[str, str]]] = []
+    load.namespace["application"](environ, lambda _status, headers: begun.append(headers))  # type: ignore[attr-defined]
+    assert (("X-Kallithea-Verified", "1") in begun[0]) is told

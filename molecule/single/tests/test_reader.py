@@ -25,10 +25,10 @@ WRITES = {
 
 @pytest.fixture
 def credentials(site: Site) -> Iterator[dict[str, str]]:
-    """Make an account; return its name and its header."""
+    """Make an account; return its name, its password and their header."""
     name, password = f"reader{secrets.token_hex(4)}", secrets.token_hex(12)
     site.call("create_user", username=name, email=f"{name}@localhost.test", password=password, firstname="Only", lastname="Reader")
-    yield {"name": name, "header": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+    yield {"name": name, "password": password, "header": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
     site.call("delete_user", userid=name)
 
 
@@ -38,6 +38,11 @@ def repository(site: Site, credentials: dict[str, str], make_repository: Make) -
     name = make_repository("hg", credentials["name"])
     site.call("grant_user_permission", repoid=name, userid=credentials["name"], perm="repository.read")
     return name
+
+
+def taken(node: Machine) -> int:
+    """Return how many credentials the balancer believes to be right."""
+    return Balancer(node).ask("show table st_taken").count("gpt0=1")
 
 
 def ask(settings: Settings, credentials: dict[str, str], repository: str, method: str, query: str, headers: dict[str, str], body: str) -> Answer:
@@ -57,15 +62,23 @@ def test_a_reader_cannot_write(settings: Settings, credentials: dict[str, str], 
 
 def test_the_balancer_learns_which_password_was_looked_at(node: Machine, settings: Settings, credentials: dict[str, str], repository: str) -> None:
     """And nobody else does."""
-
-    def taken() -> int:
-        return Balancer(node).ask("show table st_taken").count("gpt0=1")
-
-    before = taken()
+    before = taken(node)
     answer = ask(settings, credentials, repository, "GET", "cmd=heads", {}, "")
     assert answer.status == 200
     assert not answer.header("X-Kallithea-Verified")
-    assert taken() == before + 1
+    assert taken(node) == before + 1
     wrong = credentials | {"header": "Basic " + base64.b64encode(f"{credentials['name']}:wrong".encode()).decode()}
     assert ask(settings, wrong, repository, "GET", "cmd=heads", {}, "").status == 401
-    assert taken() == before + 1
+    assert taken(node) == before + 1
+
+
+def test_the_balancer_learns_which_log_in_form_was_looked_at(node: Machine, settings: Settings, credentials: dict[str, str]) -> None:
+    """Not one that failed, nor what somebody sends who is logged in already."""
+    visitor, before = Site(settings), taken(node)
+    form = {"username": credentials["name"], "password": credentials["password"]}
+    assert visitor.post("/_admin/login", form | {"password": "wrong"}).status == 200
+    assert taken(node) == before
+    answer = visitor.post("/_admin/login", form)
+    assert (answer.status, answer.header("X-Kallithea-Verified"), taken(node)) == (302, "", before + 1)
+    other = visitor.request("POST", "/_admin/login", {"Content-Type": "text/plain"}, f"username={credentials['name']}&password=guess")
+    assert (other.status in (302, 403), taken(node)) == (True, before + 1)
