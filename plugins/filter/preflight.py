@@ -243,6 +243,11 @@ def address_problems(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: 
     ]
 
 
+def bound_port(variables: Mapping[str, Any], role: str, default: int) -> Any:
+    """Return the port that a role's metrics are bound to."""
+    return str(variables.get(f"{role}_metrics_bind", f":{default}")).rpartition(":")[2]
+
+
 def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str, variables: Mapping[str, Any]) -> dict[int, list[str]]:
     """Return for each port that the cluster takes on a host the names of our programs that may already listen on it."""
     ports: dict[int, list[str]] = {}
@@ -255,6 +260,7 @@ def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
             ports.update({int(settings["port"]): ["apache2"] for settings in node["pools"].values() if str(settings.get("port")).isdigit()})
             ports[int(variables.get("kallithea_app_static_port", 8080))] = ["apache2"]
             ports[int(variables.get("kallithea_app_health_port", 8089))] = ["python3", "kallithea-healt"]
+            ports.update({int(port): ["apache2"] for port in [bound_port(variables, "kallithea_app", 8406)] if port.isdigit()})
     # The kernel listens itself, so that whoever shows up there is another server.
     if stands_in("storage") and variables.get("kallithea_storage_kind") == "nfs":
         ports[2049] = []
@@ -265,6 +271,7 @@ def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
     if stands_in("loadbalancer"):
         ports[int(variables.get("kallithea_loadbalancer_http_port", 80))] = ["haproxy"]
         ports[int(variables.get("kallithea_loadbalancer_https_port", 443))] = ["haproxy"]
+        ports.update({int(port): ["haproxy"] for port in [bound_port(variables, "kallithea_loadbalancer", 8405)] if port.isdigit()})
     return ports
 
 
@@ -276,6 +283,7 @@ def port_clashes(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str,
             wanted += [(f"kallithea_app_pools.{pool}", settings.get("port")) for pool, settings in node["pools"].items()]
             wanted.append(("kallithea_app_static_port", variables.get("kallithea_app_static_port", 8080)))
             wanted.append(("kallithea_app_health_port", variables.get("kallithea_app_health_port", 8089)))
+            wanted.append(("kallithea_app_metrics_bind", bound_port(variables, "kallithea_app", 8406)))
     tiers = {tier for tier in topology for node in topology[tier] if node["name"] == name}
     if "storage" in tiers and variables.get("kallithea_storage_kind") == "nfs":
         wanted.append(("NFS", 2049))
@@ -286,6 +294,7 @@ def port_clashes(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str,
     if "loadbalancer" in tiers:
         wanted.append(("kallithea_loadbalancer_http_port", variables.get("kallithea_loadbalancer_http_port", 80)))
         wanted.append(("kallithea_loadbalancer_https_port", variables.get("kallithea_loadbalancer_https_port", 443)))
+        wanted.append(("kallithea_loadbalancer_metrics_bind", bound_port(variables, "kallithea_loadbalancer", 8405)))
     wanted.append(("SSH", 22))
     users: dict[str, list[str]] = {}
     for what, port in wanted:

@@ -138,6 +138,15 @@ def test_ports_of_their_own_are_fine() -> None:
         ({"kallithea_app_static_port": "8084"}, "Port 8084 of host node1 is wanted by kallithea_app_pools.ci and kallithea_app_static_port;"),
         ({"kallithea_app_health_port": 5432}, "Port 5432 of host node1 is wanted by kallithea_app_health_port and PostgreSQL;"),
         ({"kallithea_loadbalancer_https_port": 8081}, "Port 8081 of host node1 is wanted by kallithea_app_pools.ui and kallithea_loadbalancer_https_port;"),
+        ({"kallithea_app_metrics_bind": "0.0.0.0:8081"}, "Port 8081 of host node1 is wanted by kallithea_app_pools.ui and kallithea_app_metrics_bind;"),
+        (
+            {"kallithea_loadbalancer_metrics_bind": "[::]:443"},
+            "Port 443 of host node1 is wanted by kallithea_loadbalancer_https_port and kallithea_loadbalancer_metrics_bind;",
+        ),
+        (
+            {"kallithea_app_metrics_bind": "127.0.0.1:8405"},
+            "Port 8405 of host node1 is wanted by kallithea_app_metrics_bind and kallithea_loadbalancer_metrics_bind;",
+        ),
         ({"kallithea_app_static_port": 22}, "Port 22 of host node1 is wanted by kallithea_app_static_port and SSH;"),
     ],
 )
@@ -194,6 +203,8 @@ def test_expected_ports_follow_the_tiers() -> None:
     ports = preflight.expected_ports(topology, "node1", {"kallithea_app_static_port": 9000})
     assert ports[8081] == ["apache2"]
     assert ports[9000] == ["apache2"]
+    assert ports[8406] == ["apache2"]
+    assert 8405 not in ports
     assert ports[5432] == ["postgres"]
     assert 443 not in ports
 
