@@ -156,6 +156,8 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
         for value in settings[name]:
             if not _is_network(str(value)):
                 problems.append(f"{prefix}{name} holds '{value}', which is neither an address nor a network like 192.0.2.0/24.")
+            elif name == "bot_networks" and str(value).endswith("/0"):
+                problems.append(f"{prefix}bot_networks holds '{value}', so everybody would be a bot: name the build servers' networks.")
     for name in ("bot_accounts", "person_accounts"):
         for account in settings[name]:
             if not re.fullmatch(r"[^\s:]+", str(account)) or not str(account).isprintable() or len(haproxy_quote(account)) > LONGEST_ENTRY:
@@ -170,7 +172,8 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"{prefix}bot_api_keys holds {bad_keys} of {len(settings['bot_api_keys'])} that are no API keys: give 40 letters and digits each.")
     for pattern in settings["bot_user_agents"]:
         try:
-            re.compile(str(pattern))
+            if pattern and re.search(str(pattern), ""):
+                problems.append(f"{prefix}bot_user_agents holds '{pattern}', which matches nothing at all too, so everybody would be a bot: name the programs.")
         except re.error as error:
             problems.append(f"{prefix}bot_user_agents holds '{pattern}', which is no regular expression ({error}).")
         if not pattern or not str(pattern).isprintable() or len(haproxy_quote(pattern)) > LONGEST_ENTRY:

@@ -149,8 +149,8 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, pool: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Echo)
+    def __init__(self, pool: str, address: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((address, port), _Echo)
         self.pool = pool
         self.lock = threading.Lock()
         self.started = 0
@@ -280,6 +280,21 @@ class Rig:
         while f"\nPid: {self.process.pid}\n" not in self.ask("show info"):
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.05)
+
+    def move_node(self, name: str, address: str) -> Callable[[], None]:
+        """Give a node an address of its own, before the start; return what makes it refuse every connection."""
+        nodes = self.values["kallithea_loadbalancer_app_nodes"]
+        self.values["kallithea_loadbalancer_app_nodes"] = [node | {"address": address} if node["name"] == name else node for node in nodes]
+        servers = [_Server(pool, address, server.server_address[1]) for pool, server in self.servers.items()]
+        for server in servers:
+            server.release.set()
+
+        def stop() -> None:
+            for server in servers:
+                server.shutdown()
+                server.server_close()
+
+        return stop
 
     def stop(self) -> None:
         """End HAProxy and the backends."""

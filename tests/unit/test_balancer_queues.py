@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -237,6 +238,35 @@ def test_reads_leave_a_drained_node(rig: Rig) -> None:
             assert rig.counts("be_scm", "stot")["node1"] == before
         finally:
             rig.ask("set server be_scm/node1 state ready")
+
+
+def test_a_host_that_refuses_draws_nobody(tmp_path: pathlib.Path) -> None:
+    """It has the fewest requests in flight, and answers fastest: without a process."""
+    rig = Rig(tmp_path, ("node1", "node2"))
+    end_node2 = rig.move_node("node2", "127.0.0.2")
+    answers: collections.Counter[int] = collections.Counter()
+
+    def look(end: float) -> None:
+        while time.monotonic() < end:
+            try:
+                answers[rig.request("GET", "/slow", PERSON).status] += 1
+            except OSError:
+                answers[0] += 1
+
+    try:
+        rig.start()
+        rig.servers["ui"].release.set()
+        with concurrent.futures.ThreadPoolExecutor(6) as threads:
+            people = [threads.submit(look, time.monotonic() + 3) for _ in range(6)]
+            time.sleep(1)
+            end_node2()
+        for one in people:
+            one.result()
+    finally:
+        rig.stop()
+    assert answers.keys() <= {0, 200, 502}
+    assert answers[200] > 20
+    assert answers[0] + answers[502] <= 6, "at most what each of them asked for at that moment"
 
 
 def test_pages_of_the_office_are_not_slowed_by_much_in_flight_of_one_address(rig: Rig) -> None:

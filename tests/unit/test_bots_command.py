@@ -83,6 +83,8 @@ def test_list_shows_all(command: Any, capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "words"),
     [
         (["add", "network", "192.0.2.0/33"], "neither an address nor a network"),
+        (["add", "network", "0.0.0.0/0"], "'0.0.0.0/0' would make everybody a bot: name the build servers' networks."),
+        (["add", "agent", ".*"], "'.*' would make everybody a bot: name the build servers' programs."),
         (["add", "account", "a b"], "cannot be an account's name"),
         (["add", "agent", ""], "not empty"),
         (["add", "agent", "(unbalanced"], "HAProxy refuses '(unbalanced'"),

@@ -108,6 +108,8 @@ def test_good_settings() -> None:
         ({"balance": "random"}, "balance is 'random'"),
         ({"bot_networks": ["192.0.2.0/33"]}, "'192.0.2.0/33', which is neither"),
         ({"trusted_proxies": ["proxy.example.org"]}, "neither an address"),
+        ({"bot_networks": ["::/0"]}, "bot_networks holds '::/0', so everybody would be a bot"),
+        ({"bot_user_agents": ["curl|"]}, "bot_user_agents holds 'curl|', which matches nothing at all too, so everybody"),
         ({"bot_networks": ["fe80::1%eth0"]}, "neither an address"),
         ({"metrics_networks": ["192.0.2.0/255.255.255.0"]}, "neither an address"),
         ({"bot_networks": ["192.0.2.1 192.0.2.2"]}, "neither an address"),

@@ -721,14 +721,19 @@ def test_a_bundle_without_a_name_stays_for_hours_and_then_goes(site: Site) -> No
     assert site.results("--bundle-bytes", "1000") == {"m": "done"}
     assert repository.files == second
     assert site.results("--bundle-bytes", "1000") == {}
+    # By hand, without a word about bundles: they stay, and the next run looks again.
+    assert site.results("m") == {"m": "done"}
+    assert repository.line and repository.files == second
+    assert site.results("--bundle-bytes", "1000") == {"m": "done"}
     # Off: the name goes at once, the file later.
-    assert site.results() == {"m": "done"}
+    off = ("--bundle-bytes", "0")
+    assert site.results(*off) == {"m": "done"}
     assert repository.line == ""
     assert repository.files == second
     repository.age(hours=7)
-    assert site.results() == {"m": "done"}
+    assert site.results(*off) == {"m": "done"}
     assert repository.files == []
-    assert site.results() == {}
+    assert site.results(*off) == {}
 
 
 def test_bookmarks_secrets_and_trees_have_no_bundle(site: Site) -> None:

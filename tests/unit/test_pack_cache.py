@@ -398,6 +398,16 @@ def test_a_client_that_takes_its_time_holds_nobody_up(rig: Rig) -> None:
     assert rig.counted == (3, 1, 0)
 
 
+def test_what_is_kept_counts_although_its_client_went_away(rig: Rig) -> None:
+    process = rig.start(rig.repository("one"))
+    wait_for(lambda: len(rig.entries) == 1)
+    assert process.stdout
+    process.stdout.close()
+    assert process.wait(timeout=20) == 141
+    assert rig.counted == (0, 1, 0)
+    assert rig.counters["stored_bytes"] == rig.entries[0].stat().st_size
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Kill the process that makes the answer."""
     process.kill()
