@@ -29,6 +29,8 @@ BALANCES = ("leastconn", "roundrobin", "source")
 LONGEST_QUEUE = 524
 # HAProxy reads lines of at most 2048 characters.
 LONGEST_ENTRY = 1900
+# What fits this one fits people; kallithea-bots has the same.
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
 def endpoint(address: str, port: int) -> str:
@@ -172,8 +174,8 @@ def balancer_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"{prefix}bot_api_keys holds {bad_keys} of {len(settings['bot_api_keys'])} that are no API keys: give 40 letters and digits each.")
     for pattern in settings["bot_user_agents"]:
         try:
-            if pattern and re.search(str(pattern), ""):
-                problems.append(f"{prefix}bot_user_agents holds '{pattern}', which matches nothing at all too, so everybody would be a bot: name the programs.")
+            if pattern and re.search(str(pattern), BROWSER, re.IGNORECASE):
+                problems.append(f"{prefix}bot_user_agents holds '{pattern}', which fits a browser's User-Agent too: name the programs of bots.")
         except re.error as error:
             problems.append(f"{prefix}bot_user_agents holds '{pattern}', which is no regular expression ({error}).")
         if not pattern or not str(pattern).isprintable() or len(haproxy_quote(pattern)) > LONGEST_ENTRY:

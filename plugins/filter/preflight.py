@@ -243,7 +243,7 @@ def address_problems(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: 
     ]
 
 
-def bound_port(variables: Mapping[str, Any], role: str, default: int) -> Any:
+def bound_port(variables: Mapping[str, Any], role: str, default: int) -> str:
     """Return the port that a role's metrics are bound to."""
     return str(variables.get(f"{role}_metrics_bind", f":{default}")).rpartition(":")[2]
 
@@ -260,7 +260,8 @@ def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
             ports.update({int(settings["port"]): ["apache2"] for settings in node["pools"].values() if str(settings.get("port")).isdigit()})
             ports[int(variables.get("kallithea_app_static_port", 8080))] = ["apache2"]
             ports[int(variables.get("kallithea_app_health_port", 8089))] = ["python3", "kallithea-healt"]
-            ports.update({int(port): ["apache2"] for port in [bound_port(variables, "kallithea_app", 8406)] if port.isdigit()})
+            metrics = bound_port(variables, "kallithea_app", 8406)
+            ports |= {int(metrics): ["apache2"]} if metrics.isdigit() else {}
     # The kernel listens itself, so that whoever shows up there is another server.
     if stands_in("storage") and variables.get("kallithea_storage_kind") == "nfs":
         ports[2049] = []
@@ -271,7 +272,8 @@ def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: st
     if stands_in("loadbalancer"):
         ports[int(variables.get("kallithea_loadbalancer_http_port", 80))] = ["haproxy"]
         ports[int(variables.get("kallithea_loadbalancer_https_port", 443))] = ["haproxy"]
-        ports.update({int(port): ["haproxy"] for port in [bound_port(variables, "kallithea_loadbalancer", 8405)] if port.isdigit()})
+        metrics = bound_port(variables, "kallithea_loadbalancer", 8405)
+        ports |= {int(metrics): ["haproxy"]} if metrics.isdigit() else {}
     return ports
 
 

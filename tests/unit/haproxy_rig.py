@@ -110,7 +110,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
         if "/forbid" in self.path:
             self._send(403, b"no")
             return
-        if self.path.startswith("/_admin/login") and (b"password=right" in begin or b"password=unread" in begin):
+        if self.path.startswith("/_admin/login") and "X-Changed" not in self.headers and (b"password=right" in begin or b"password=unread" in begin):
             self._send(302, b"", verified=b"right" in begin)
             return
         if self.path.startswith("/page"):
@@ -341,14 +341,15 @@ class Rig:
         source: str = "127.0.0.1",
         port: int = 0,
         tls: bool = True,
+        seconds: float = 15,
     ) -> Answer:
         """Send one request and return its answer."""
         target = port or (self.https_port if tls else self.http_port)
         connection: http.client.HTTPConnection
         if tls:
-            connection = http.client.HTTPSConnection("127.0.0.1", target, timeout=15, source_address=(source, 0), context=self.context)
+            connection = http.client.HTTPSConnection("127.0.0.1", target, timeout=seconds, source_address=(source, 0), context=self.context)
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", target, timeout=15, source_address=(source, 0))
+            connection = http.client.HTTPConnection("127.0.0.1", target, timeout=seconds, source_address=(source, 0))
         with contextlib.closing(connection):
             sent = {"Host": HOSTNAME, **(headers or {})}
             connection.request(method, path, body=body, headers=sent)

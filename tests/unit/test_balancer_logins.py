@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 
 import pytest
-from haproxy_rig import CLONE, PERSON, PRIVATE, Answer, Rig, basic, in_flight, prove, running, wait_beside_threads
+from haproxy_rig import CLONE, HOSTNAME, PERSON, PRIVATE, Answer, Rig, basic, in_flight, prove, running, wait_beside_threads
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +19,11 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield started
 
 
-def login(rig: Rig, account: str, source: str, password: str = "wrong", repository: str = "refuse") -> tuple[Answer, float]:
+def login(rig: Rig, account: str, source: str, password: str = "wrong", repository: str = "refuse", seconds: float = 15) -> tuple[Answer, float]:
     begin = time.monotonic()
-    answer = rig.request("GET", f"/{repository}/info/refs?service=git-upload-pack", basic(account, password) | {"User-Agent": "git/2"}, source=source)
+    answer = rig.request(
+        "GET", f"/{repository}/info/refs?service=git-upload-pack", basic(account, password) | {"User-Agent": "git/2"}, source=source, seconds=seconds
+    )
     return answer, time.monotonic() - begin
 
 
@@ -78,7 +83,7 @@ def test_the_owner_logs_in_by_the_form_at_once_after_his_password_was_taken(rig:
 )
 def test_a_form_that_nobody_looked_at_is_not_taken_for_a_right_one(rig: Rig, path: str, body: str, status: int) -> None:
     """Who is logged in already is sent on without a look at what else he sent."""
-    source = f"127.0.0.{210 + len(path + body) % 9}"
+    source = f"127.0.0.{210 + ['unread', 'guess'].index(body) + 2 * bool(path)}"
     for number in range(9):
         login(rig, "paul", source, f"guess{number}")
     post_form(rig, f"username=paul&password={body}", source, path=f"/_admin/login{path}", status=status)
@@ -130,18 +135,89 @@ def test_no_form_of_a_log_in_goes_around_the_count(rig: Rig, path: str, kind: st
         (b"username=invented&password=x&username=nina", {}),
         (b"username=nina&password=x&password=y", {}),
         (b"x=;username=invented&username=nina", {}),
+        (b"username=nina&password=%zz", {}),
+        (b"username=nina%00&password=x", {}),
+        (b"username=nina\x00&password=x", {}),
         (b"username=invented&user%6eame=nina", {}),
         (b"username=invented&x=\n&username=nina", {}),
         (b"username=invented&x=" + b"x" * 5000 + b"&username=nina", {}),
         (b"1c\r\nusername=invented&password=x\r\n0\r\n\r\n", {"Transfer-Encoding": "chunked"}),
         (b'--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nnina\r\n--b--\r\n', {"Content-Type": "multipart/form-data; boundary=b"}),
     ],
-    ids=["twice", "password twice", "semicolon", "encoded", "newline", "padded", "chunked", "multipart"],
+    ids=["twice", "password twice", "semicolon", "malformed code", "encoded NUL", "NUL", "encoded", "newline", "padded", "chunked", "multipart"],
 )
 def test_a_form_in_which_another_name_may_be_read_is_refused(rig: Rig, body: bytes, headers: dict[str, str]) -> None:
     """HAProxy would count one, and Kallithea look at the other."""
     answer = rig.request("POST", "/_admin/login", PERSON | {"Content-Type": "application/x-www-form-urlencoded"} | headers, body=body)
     assert (answer.status, answer.text) == (400, "The form is malformed.\n")
+
+
+def test_a_form_of_which_a_part_does_not_fit_into_the_buffer_is_refused(rig: Rig) -> None:
+    """Beside headers as large as they may be; HAProxy would see the first name, and Kallithea take the last."""
+    body = b"username=nina&password=guess&x=" + b"x" * 3000 + b"&username=mallory&password=right"
+    form = PERSON | {"Content-Type": "application/x-www-form-urlencoded"}
+    for size in range(5100, 5240, 2):
+        padding = {f"X-Padding-{number:02}": "x" * size for number in range(50)}
+        assert rig.request("POST", "/_admin/login", form | padding, body=body).status == 400, size
+
+
+def test_http_2_is_not_spoken_to_who_does_not_ask(rig: Rig) -> None:
+    """There a body comes without a length."""
+    context: ssl.SSLContext = rig.context
+    with socket.create_connection(("127.0.0.1", rig.https_port), 15) as plain, context.wrap_socket(plain, server_hostname=HOSTNAME) as client:
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("name", ["%6eina", "NINA+", "+%C2%A0nina%0A"])
+def test_a_name_is_one_however_the_form_writes_it(rig: Rig, name: str) -> None:
+    """Kallithea decodes it, and strips it of blanks."""
+    source = f"127.0.0.{220 + len(name)}"
+    for _ in range(9):
+        post_form(rig, f"username={name}&password=x", source)
+    assert login(rig, "nina", source)[1] > 1.2
+
+
+def test_a_password_taken_elsewhere_is_not_told_from_a_wrong_one(rig: Rig) -> None:
+    """By its speed: whoever has failed enough would try one after the other, and not stay for an answer."""
+    right = basic("ruth", "right") | {"User-Agent": "git/2"}
+    prove(rig, right, "127.0.0.95")
+    for number in range(9):
+        login(rig, "ruth", "127.0.0.96", f"guess{number}")
+    begin = time.monotonic()
+    assert rig.request("GET", PRIVATE, right, source="127.0.0.96").status == 200
+    assert time.monotonic() - begin > 1.2
+
+
+def test_a_guess_that_does_not_stay_for_its_answer_counts(rig: Rig) -> None:
+    source = "127.0.0.97"
+    for number in range(9):
+        login(rig, "sara", source, f"guess{number}")
+    for number in range(30):
+        with contextlib.suppress(TimeoutError):
+            login(rig, "sara", source, f"dropped{number}", seconds=0.1)
+    assert login(rig, "somebody-else", source)[1] > 0.5
+
+
+def test_where_very_many_have_failed_a_right_password_is_no_faster(rig: Rig) -> None:
+    source = "127.0.0.98"
+    right = basic("tina", "right") | {"User-Agent": "git/2"}
+    prove(rig, right, source)
+    for failures, slow in ((900, False), (1100, True)):
+        rig.ask(f"set table st_login_address key ::ffff:{source} data.gpc0_rate {failures}")
+        begin = time.monotonic()
+        assert rig.request("GET", PRIVATE, right, source=source).status == 200
+        assert (time.monotonic() - begin > 4) is slow
+
+
+def test_a_form_that_fails_takes_its_proof_back(rig: Rig) -> None:
+    source, form = "127.0.0.99", "username=vera&password=right"
+    post_form(rig, form, source, status=302)
+    for number in range(9):
+        post_form(rig, f"username=vera&password=guess{number}", source)
+    # It is wrong now: the password has been changed.
+    post_form(rig, form, source, headers={"X-Changed": "1"})
+    assert post_form(rig, form, source, status=302) > 1.2
 
 
 def test_a_form_of_a_browser_is_taken(rig: Rig) -> None:

@@ -84,6 +84,7 @@ def test_list_shows_all(command: Any, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["add", "network", "192.0.2.0/33"], "neither an address nor a network"),
         (["add", "network", "0.0.0.0/0"], "'0.0.0.0/0' would make everybody a bot: name the build servers' networks."),
+        (["add", "agent", "mozilla"], "'mozilla' would make everybody a bot"),
         (["add", "agent", ".*"], "'.*' would make everybody a bot: name the build servers' programs."),
         (["add", "account", "a b"], "cannot be an account's name"),
         (["add", "agent", ""], "not empty"),

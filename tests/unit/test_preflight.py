@@ -205,6 +205,7 @@ def test_expected_ports_follow_the_tiers() -> None:
     assert ports[9000] == ["apache2"]
     assert ports[8406] == ["apache2"]
     assert 8405 not in ports
+    assert preflight.expected_ports(topology, "other", {"kallithea_loadbalancer_metrics_bind": "[::]:9405"})[9405] == ["haproxy"]
     assert ports[5432] == ["postgres"]
     assert 443 not in ports
 
