@@ -36,7 +36,7 @@ def body_of(headers: dict[str, str]) -> bytes:
     """Return a body such as the headers announce."""
     if headers.get("transfer-encoding") == "chunked":
         return b"4\r\n0000\r\n0\r\n\r\n"
-    return bytes(int(headers.get("content-length", 0)))
+    return b"0" * int(headers.get("content-length", 0))
 
 
 def send(rig: Rig, request: dict[str, Any]) -> Answer:
