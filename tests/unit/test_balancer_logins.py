@@ -199,6 +199,23 @@ def test_a_guess_that_does_not_stay_for_its_answer_counts(rig: Rig) -> None:
     assert login(rig, "somebody-else", source)[1] > 0.5
 
 
+def test_a_page_does_not_tell_a_right_password_and_counts_for_nothing(rig: Rig) -> None:
+    """Kallithea does not look at it there; behind a proxy that asks for a name and a password each page has one."""
+    source = "127.0.0.119"
+    right = basic("olaf", "right") | {"User-Agent": "git/2"}
+    prove(rig, right, source)
+    for number in range(9):
+        login(rig, "olaf", source, f"guess{number}")
+    for headers in (right, basic("olaf", "guess")):
+        begin = time.monotonic()
+        assert rig.request("GET", "/repo", PERSON | headers, source=source).status == 200
+        assert time.monotonic() - begin > 1.2
+    for _ in range(25):
+        with contextlib.suppress(TimeoutError):
+            rig.request("GET", "/repo", PERSON | basic("olaf", "guess"), source=source, seconds=0.1)
+    assert login(rig, "somebody-else", source)[1] < 0.5
+
+
 def test_where_very_many_have_failed_a_right_password_is_no_faster(rig: Rig) -> None:
     source = "127.0.0.98"
     right = basic("tina", "right") | {"User-Agent": "git/2"}

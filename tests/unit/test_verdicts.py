@@ -22,7 +22,7 @@ import pytest
 import yaml
 from ansible_collections.kallithea.cluster.plugins.filter import haproxy as filters
 from ansible_collections.kallithea.cluster.plugins.module_utils import balancer
-from haproxy_rig import CI_HOSTNAME, HOSTNAME, POOLS, Rig, running, wait_for
+from haproxy_rig import CI_HOSTNAME, HOSTNAME, POOLS, Rig, running, wait_beside_threads, wait_for
 
 TABLE: dict[str, list[dict[str, Any]]] = yaml.safe_load((pathlib.Path(__file__).parent / "verdicts.yml").read_text(encoding="utf-8"))
 ROWS = [(f"{kind}: {row['name']}", row) for kind, rows in TABLE.items() for row in rows]
@@ -412,8 +412,8 @@ def test_bots_fill_the_ci_nodes_then_the_application_nodes_then_wait(tmp_path: p
         def clones(count: int, running: dict[str, int], waiting: int = 0) -> list[concurrent.futures.Future[Any]]:
             """Send slow clones and see where they run."""
             sent = [threads.submit(rig.request, "GET", "/slow/info/refs?service=git-upload-pack", BOT) for _ in range(count)]
-            wait_for(lambda: {name: number for name, number in rig.counts("be_ci", "scur").items() if name != "BACKEND"} == running)
-            wait_for(lambda: rig.counts("be_ci", "qcur")["BACKEND"] == waiting)
+            wait_beside_threads(lambda: {name: number for name, number in rig.counts("be_ci", "scur").items() if name != "BACKEND"} == running)
+            wait_beside_threads(lambda: rig.counts("be_ci", "qcur")["BACKEND"] == waiting)
             return sent
 
         sent = clones(2, {"ci1": 2, "node1": 0, "node2": 0})
