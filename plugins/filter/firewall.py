@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import network
+from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import network, split_bind
 
 ERLANG_PORTS = (4369, 25672)
 NFS_PORT = 2049
@@ -38,7 +38,7 @@ def firewall_sources(sources: Iterable[Any]) -> dict[str, list[str]]:
 
 def _metrics(variables: Mapping[str, Any], prefix: str, default: str) -> list[tuple[str, Any, Sequence[Any]]]:
     """Return the rule of a role's metrics; none where they are bound to loopback."""
-    host, _, port = str(variables.get(f"{prefix}_metrics_bind", default)).rpartition(":")
+    host, port = split_bind(variables.get(f"{prefix}_metrics_bind", default))
     bound = source_network(host.strip("[]"))
     if host == "localhost" or (bound is not None and bound.is_loopback):
         return []

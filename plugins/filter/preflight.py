@@ -16,6 +16,7 @@ import jinja2
 import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.validation import check_type_float, check_type_int
+from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import split_bind
 
 ROLES = pathlib.Path(__file__).parents[2] / "roles"
 POOLS = ("ui", "scm", "write", "ci")
@@ -245,7 +246,8 @@ def address_problems(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: 
 
 def bound_port(variables: Mapping[str, Any], role: str, default: int) -> str:
     """Return the port that a role's metrics are bound to."""
-    return str(variables.get(f"{role}_metrics_bind", f":{default}")).rpartition(":")[2]
+    port: str = split_bind(variables.get(f"{role}_metrics_bind", f":{default}"))[1]
+    return port
 
 
 def expected_ports(topology: Mapping[str, Sequence[Mapping[str, Any]]], name: str, variables: Mapping[str, Any]) -> dict[int, list[str]]:

@@ -20,9 +20,15 @@ def is_address(text: str) -> bool:
     return "/" not in text and network(text) is not None
 
 
+def split_bind(bind: object) -> tuple[str, str]:
+    """Return the host and the port of what a server listens on."""
+    host, _, port = str(bind).rpartition(":")
+    return host, port
+
+
 def bind_problem(variable: str, bind: object) -> list[str]:
     """Return a sentence where a variable holds no address and port to listen on."""
-    host, _, port = str(bind).rpartition(":")
+    host, port = split_bind(bind)
     if port.isascii() and port.isdigit() and 0 < int(port) < 65536 and (host in ("*", "localhost") or (network(host.strip("[]")) and "/" not in host)):
         return []
     return [f"{variable} is '{bind}': give an address and a port, such as 127.0.0.1:8405 or *:8405."]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.kallithea.cluster.plugins.filter.haproxy import LISTS
+from ansible_collections.kallithea.cluster.plugins.filter.haproxy import BROWSER, LISTS
 from haproxy_rig import Rig, running
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -71,6 +71,10 @@ def test_a_key_comes_by_standard_input_and_stays_an_hmac(command: Any, rig: Rig,
     assert rig.request("GET", f"/repo/feed/atom?api_key={API_KEY}", {"User-Agent": "x"}).seen("x-kallithea-who") == "bot"
     assert not [path for path in rig.folder.iterdir() if path.is_file() and API_KEY.encode() in path.read_bytes()]
     assert command.main(["add", "key", API_KEY]) == 1, "a command line is seen by everybody"
+
+
+def test_a_browser_is_the_same_as_for_the_playbook(command: Any) -> None:
+    assert command.BROWSER == BROWSER
 
 
 def test_list_shows_all(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
