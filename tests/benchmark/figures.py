@@ -13,6 +13,7 @@ from typing import Any
 MARK = "BENCH "
 SEED = 20_240_229
 FIRST_COMMIT = 1_700_000_000
+FILES = 1_000
 # A generator that used more of its core measured itself.
 GENERATOR_LIMIT = 0.9
 PERCENTILES = (50, 95, 99)
@@ -283,7 +284,10 @@ def nearest(sizes: dict[str, int], wanted: int) -> str:
 
 
 def fast_import(commits: int, size: int, branch: str = "master") -> Iterator[bytes]:
-    """Return a stream for git fast-import: the same commits with the same ids each time, `size` bytes that do not compress in all."""
+    """Return a stream for git fast-import: the same commits with the same ids each time, `size` bytes that do not compress in all.
+
+    Each commit replaces one of so many files.
+    """
     source = random.Random(SEED)
     share = size // commits
     for index in range(commits):
@@ -292,13 +296,7 @@ def fast_import(commits: int, size: int, branch: str = "master") -> Iterator[byt
         yield f"commit refs/heads/{branch}\ncommitter Bench <bench@localhost> {when} +0000\ndata {len(message)}\n".encode() + message
         for path, content in TEXTS.items() if index == 0 else ():
             yield f"M 100644 inline {path}\ndata {len(content)}\n".encode() + content.encode() + b"\n"
-        yield f"M 100644 inline part-{index % 25:02}/file-{index:04}.bin\ndata {share}\n".encode() + source.randbytes(share) + b"\n"
-
-
-def pieces(size: int, count: int) -> Iterator[bytes]:
-    """Return so many bytes that do not compress in pieces, the same each time."""
-    source = random.Random(SEED)
-    return (source.randbytes(size // count) for _ in range(count))
+        yield f"M 100644 inline part-{index % 25:02}/file-{index % FILES:04}.bin\ndata {share}\n".encode() + source.randbytes(share) + b"\n"
 
 
 def history(commits: int) -> Iterator[bytes]:

@@ -52,12 +52,14 @@ class Scale:
     clone_bytes: tuple[int, int] = (14_000_000, 200_000_000)
     downloads: int = 5
     cloned_bytes: int = 20_000_000
+    # Four objects each, one for 390 bytes, as a clone of celery's repository has: 103,079 objects in 40 MB, with 5,357 references.
+    cloned_commits: int = 12_800
     cloned_references: int = 5_000
     operations: int = 10
     repeated: int = 4
 
 
-QUICK = Scale((10, 50, 100, 200), 300, 100, 1_000, 10, (3, 2), (2_000_000, 8_000_000), 2, 4_000_000, 200, 2, 2)
+QUICK = Scale((10, 50, 100, 200), 300, 100, 1_000, 10, (3, 2), (2_000_000, 8_000_000), 2, 4_000_000, 2_560, 200, 2, 2)
 
 
 class Deadline(Protocol):
@@ -389,7 +391,8 @@ class Large:
 
     def small_source(self, kind: str) -> pathlib.Path:
         """Return a small repository to push."""
-        return self.sources.git_source("small", 50, 0, 5) if kind == "git" else self.sources.hg_source("small-hg", 400_000, 5)
+        source = self.sources.git_source("small", 50, 0, 5)
+        return source if kind == "git" else self.sources.hg_source(source)
 
     def pusher(self, site: Site, name: str, source: pathlib.Path) -> Callable[[], float]:
         """Make a repository of the source and return what pushes one small commit to it, and returns the push's seconds alone."""
@@ -418,10 +421,8 @@ class Large:
     def clone(self) -> None:
         """The first clone after a push, and those that come after it."""
         scale = self.scale
-        sources = {
-            "git": self.sources.git_source("cloned", 500, scale.cloned_bytes, scale.cloned_references),
-            "hg": self.sources.hg_source("cloned-hg", scale.cloned_bytes, scale.cloned_references),
-        }
+        source = self.sources.git_source("cloned", scale.cloned_commits, scale.cloned_bytes, scale.cloned_references)
+        sources = {"git": source, "hg": self.sources.hg_source(source)}
         found: dict[str, dict[str, Cost]] = {f"{when} {kind} clone": {} for kind in sources for when in ("first", "repeated")}
         alone: dict[str, Figure] = {}
         for name in (CLUSTER, PLAIN):

@@ -20,10 +20,11 @@ from hosts import Hosts
 HERE = pathlib.Path(__file__).resolve().parent
 # Plain Kallithea takes a minute for the home page of 20,000 repositories, and a push of 200 MB is long on any.
 PAGE_SECONDS, PUSH_SECONDS, MAINTENANCE_SECONDS, DOWNLOAD_SECONDS = 300, 900, 900, 300
-# The roles' default.
-STORAGE = "/srv/kallithea"
+# hg takes 10 ms for each changeset.
+CONVERT_SECONDS = 600
+# The roles' defaults.
+STORAGE, PULL_BUNDLE_BYTES = "/srv/kallithea", 10_485_760
 BLOCK = 1 << 20
-HG_PIECES = 40
 
 
 class Site:
@@ -80,7 +81,7 @@ class Site:
 
     def maintain(self, repository: str) -> None:
         """Do what the maintenance's timer does, for one repository."""
-        command = ("/usr/local/lib/kallithea/kallithea-maintenance", "--storage", STORAGE, repository)
+        command = ("/usr/local/lib/kallithea/kallithea-maintenance", "--storage", STORAGE, "--bundle-bytes", str(PULL_BUNDLE_BYTES), repository)
         said = self.hosts.as_service(self.app, *command, seconds=MAINTENANCE_SECONDS)
         if "): done, " not in said:
             raise BenchFailed(f"{self.name}: {repository} was not maintained: {said.strip()[-300:]}")
@@ -165,20 +166,10 @@ class Sources:
             self.git.says("-C", name, "update-ref", "--stdin", pieces=figures.references(self.ids(source, "--reverse", "master"), references))
         return source
 
-    def hg_source(self, name: str, size: int, tags: int) -> pathlib.Path:
-        """Return a Mercurial repository of so many incompressible bytes and tags."""
-        source = self.folder / name
-        if source.exists():
-            return source
-        self.hg.run("init", name)
-        for number, content in enumerate(figures.pieces(size, HG_PIECES)):
-            (source / f"file-{number:02}.bin").write_bytes(content)
-            self.hg_commit(source, number)
-        tip = self.hg.says("-R", name, "log", "-r", "tip", "-T", "{node}")
-        (source / ".hgtags").write_text("".join(f"{tip} tag-{number:04}\n" for number in range(tags)))
-        self.hg_commit(source, HG_PIECES)
-        return source
-
-    def hg_commit(self, source: pathlib.Path, number: int) -> None:
-        """Commit all that is new, with the same id each time."""
-        self.hg.run("-R", str(source), "commit", "-q", "--addremove", "-u", "Bench", "-d", f"{figures.FIRST_COMMIT + number} 0", "-m", f"Change {number}")
+    def hg_source(self, source: pathlib.Path) -> pathlib.Path:
+        """Return the Mercurial repository that has a Git repository's history: the same changesets, branches as bookmarks, tags in one more changeset."""
+        name = f"{source.name}-hg"
+        if not (self.folder / name).exists():
+            settings = ("--config", "extensions.convert=", "--config", f"devel.default-date={figures.FIRST_COMMIT} 0")
+            self.hg.run("convert", "-q", *settings, source.name, name, seconds=CONVERT_SECONDS)
+        return self.folder / name

@@ -24,13 +24,7 @@ import yaml
 from client import BenchFailed
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = large.Scale((1, 2, 3, 4), 60, 20, 90, 4, (3, 2), (1_000_000, 2_000_000), 2, 400_000, 30, 2, 2)
-
-
-@pytest.fixture(autouse=True)
-def few_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit by hg takes long."""
-    monkeypatch.setattr(sites, "HG_PIECES", 4)
+TINY = large.Scale((1, 2, 3, 4), 60, 20, 90, 4, (3, 2), (1_000_000, 2_000_000), 2, 400_000, 40, 30, 2, 2)
 
 
 @pytest.fixture
@@ -51,15 +45,17 @@ def test_a_long_history_is_the_same_each_time_and_has_its_references(sources: si
     assert len({line.split()[0] for line in blamed}) == 3, "a module has lines of several commits"
 
 
-def test_a_mercurial_source_is_the_same_each_time_and_has_its_tags(sources: sites.Sources, tmp_path: Path) -> None:
-    source = sources.hg_source("hg", 400_000, 7)
+def test_a_mercurial_source_is_the_same_each_time_and_has_all_of_gits(sources: sites.Sources, tmp_path: Path) -> None:
+    source = sources.hg_source(sources.git_source("bytes", 40, 400_000, 30))
     again = sites.Sources(tmp_path / "again")
-    again.hg_source("hg", 400_000, 7)
-    found = [where.hg.says("-R", "hg", "tags", "-q").split() for where in (sources, again)]
-    assert found[0] == found[1] and len(found[0]) == 8
-    tips = [where.hg.says("-R", "hg", "id", "-i", "-r", "tip") for where in (sources, again)]
+    again.hg_source(again.git_source("bytes", 40, 400_000, 30))
+    tips = [where.hg.says("-R", source.name, "id", "-i", "-r", "tip") for where in (sources, again)]
     assert tips[0] == tips[1]
-    assert sum(file.stat().st_size for file in source.glob("*.bin")) == 400_000
+    said = [sources.hg.says("-R", source.name, command, "-T", "x").count("x") for command in ("log", "tags", "bookmarks")]
+    # The tags are a changeset of their own, and "tip" is one; master is a bookmark.
+    assert said == [41, 28, 4]
+    files = sources.git.says("-C", "bytes", "ls-tree", "-r", "--name-only", "master").split()
+    assert sources.hg.says("-R", source.name, "manifest", "-r", "tip").split() == sorted([".hgtags", *files])
 
 
 def test_what_fails_or_hangs_says_so(sources: sites.Sources) -> None:
