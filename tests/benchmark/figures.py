@@ -286,7 +286,7 @@ def nearest(sizes: dict[str, int], wanted: int) -> str:
 def fast_import(commits: int, size: int, branch: str = "master") -> Iterator[bytes]:
     """Return a stream for git fast-import: the same commits with the same ids each time, `size` bytes that do not compress in all.
 
-    Each commit replaces one of so many files.
+    Each commit replaces one of FILES files.
     """
     source = random.Random(SEED)
     share = size // commits

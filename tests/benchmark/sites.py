@@ -167,9 +167,8 @@ class Sources:
         return source
 
     def hg_source(self, source: pathlib.Path) -> pathlib.Path:
-        """Return the Mercurial repository that has a Git repository's history: the same changesets, branches as bookmarks, tags in one more changeset."""
+        """Return the Mercurial repository that has a Git repository's history: the same changesets each time, its tags in one more, which is of today."""
         name = f"{source.name}-hg"
         if not (self.folder / name).exists():
-            settings = ("--config", "extensions.convert=", "--config", f"devel.default-date={figures.FIRST_COMMIT} 0")
-            self.hg.run("convert", "-q", *settings, source.name, name, seconds=CONVERT_SECONDS)
+            self.hg.run("convert", "-q", "--config", "extensions.convert=", source.name, name, seconds=CONVERT_SECONDS)
         return self.folder / name

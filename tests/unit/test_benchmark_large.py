@@ -49,13 +49,18 @@ def test_a_mercurial_source_is_the_same_each_time_and_has_all_of_gits(sources: s
     source = sources.hg_source(sources.git_source("bytes", 40, 400_000, 30))
     again = sites.Sources(tmp_path / "again")
     again.hg_source(again.git_source("bytes", 40, 400_000, 30))
-    tips = [where.hg.says("-R", source.name, "id", "-i", "-r", "tip") for where in (sources, again)]
+    tips = [where.hg.says("-R", source.name, "id", "-i", "-r", "p1(tip)") for where in (sources, again)]
     assert tips[0] == tips[1]
     said = [sources.hg.says("-R", source.name, command, "-T", "x").count("x") for command in ("log", "tags", "bookmarks")]
     # The tags are a changeset of their own, and "tip" is one; master is a bookmark.
     assert said == [41, 28, 4]
     files = sources.git.says("-C", "bytes", "ls-tree", "-r", "--name-only", "master").split()
     assert sources.hg.says("-R", source.name, "manifest", "-r", "tip").split() == sorted([".hgtags", *files])
+
+
+def test_a_repository_is_maintained_as_the_role_has_it_done() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/app/defaults/main.yml").read_text())
+    assert defaults["kallithea_app_pull_bundle_bytes"] == sites.PULL_BUNDLE_BYTES
 
 
 def test_what_fails_or_hangs_says_so(sources: sites.Sources) -> None:

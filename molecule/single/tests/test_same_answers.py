@@ -1,6 +1,6 @@
 """The patches for speed change no answer: each program of tests/release asks the release with its patch and without it, and measures what it saves.
 
-Minutes of processor time in all; in a short run what all pages and the permissions of one random world cost, half a minute.
+Minutes of processor time in all; in a short run what all pages, the permissions of one random world and some pushes cost, three quarters of one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ PROGRAMS = {
     "verified_passwords": ("speed-06-verified-passwords.patch", 120, "changed, the old one: 401"),
     "pull_log": ("speed-07-pull-log.patch", 180, "git: a bot's clone"),
     "pull_bundles": ("speed-09-pull-bundles.patch", 900, "with its bundle"),
+    "new_branches": ("speed-10-new-branches.patch", 120, "new branches, seconds"),
     "long_lists": ("speed-08-long-lists.patch", 900, "seconds of processor time"),
 }
-# What access rights and pages need is held in every run.
-ALWAYS = ("pages", "permissions")
+# What access rights, pages and the journal of pushes need is held in every run.
+ALWAYS = ("pages", "permissions", "new_branches")
 DATABASE = "kallithea_test_permissions"
 SQL = "cd / && runuser -u postgres -- psql -X -q -v ON_ERROR_STOP=1"
 
