@@ -163,18 +163,30 @@ for pid in subprocess.run(["pgrep", "haproxy|apache2|kallithea-scm"], capture_ou
     peaks.append(int(fields["VmHWM"].split()[0]))
 print(sum(peaks) // 1024)
 """
+# Of a clone's git: what it has written, to the pack's maker first what is wanted, then the answer.
+WRITTEN = "runuser -u kallithea -- sed -n 's/^wchar: //p' /proc/{pid}/io"
+WANTED_BYTES = 200
 FIRST_MEGABYTE_SECONDS = 3.0
 STREAM_MEGABYTES = 60
+
+
+def size_of(client: Client, file: str) -> int:
+    """Return how many bytes the client has of a file."""
+    return int(client.run(f"stat --format=%s {file} 2>/dev/null || echo 0"))
+
+
+def ask_for_pack(client: Client, name: str) -> str:
+    """Return the command by which the client asks for all of the heavy repository, as git does."""
+    wanted = client.run("git -C heavy rev-parse HEAD").strip()
+    client.machine.write("/root/client/want", f"0032want {wanted}\n00000009done\n")
+    header = "Content-Type: application/x-git-upload-pack-request"
+    return f"curl -sS --fail -K curl-right -X POST -H '{header}' --data-binary @want {client.url(name)}/git-upload-pack"
 
 
 def test_a_clone_of_200_mb_is_a_stream(client: Client, node: Machine, heavy_repository: tuple[str, float]) -> None:
     """Its first megabyte comes long before the pack is complete, and no program on the way holds what passes."""
     name, _ = heavy_repository
-    wanted = client.run("git -C heavy rev-parse HEAD").strip()
-    client.machine.write("/root/client/want", f"0032want {wanted}\n00000009done\n")
-    ask = (
-        f"curl -sS --fail -K curl-right -X POST -H 'Content-Type: application/x-git-upload-pack-request' --data-binary @want {client.url(name)}/git-upload-pack"
-    )
+    ask = ask_for_pack(client, name)
     before = int(node.run(f"python3 -c {quote(PEAKS)} begin"))
     begin = time.monotonic()
     client.run(f"{ask} 2>/dev/null | head -c 1000000 > first-megabyte")
@@ -185,6 +197,22 @@ def test_a_clone_of_200_mb_is_a_stream(client: Client, node: Machine, heavy_repo
     assert size > 200_000_000
     assert first < FIRST_MEGABYTE_SECONDS
     assert grown < STREAM_MEGABYTES
+
+
+def test_where_git_pauses_all_that_it_said_is_at_the_client(client: Client, node: Machine, heavy_repository: tuple[str, float]) -> None:
+    """Blocks are made of what comes at once; nothing on the way waits for more."""
+    name, _ = heavy_repository
+    client.run(f"nohup {ask_for_pack(client, name)} --no-buffer --limit-rate 20M --max-time 60 --output paused-pack >/dev/null 2>&1 &")
+    wait_until("the pack comes", lambda: size_of(client, "paused-pack") > 1_000_000, 20)
+    pid = node.run(f"pgrep -f '[g]it upload-pack.*/{name}'").strip()
+    node.run(f"kill -STOP {pid}")
+    try:
+        written = int(node.run(WRITTEN.format(pid=pid)))
+        wait_until(f"all {written} bytes are at the client", lambda: size_of(client, "paused-pack") >= written - WANTED_BYTES, 15)
+    finally:
+        node.run(f"kill -CONT {pid}")
+    wait_until("the rest comes", lambda: size_of(client, "paused-pack") > 200_000_000, 30)
+    client.run("rm paused-pack")
 
 
 def test_hg_repository_with_many_heads(client: Client, make_repository: Make) -> None:
