@@ -37,7 +37,7 @@ TITLES = {
 # What a goal that is missed comes from, as far as it was found.
 REASONS = {
     "static": "client, balancer and Apache share the machine's cores, and the balancer copies each byte once more, with or without its rules",
-    "bigrepo": "100,000 commits that were pushed a moment ago; where the maintenance has written their graph, the page took 2.5 s instead of 3.1",
+    "bigrepo": "100,000 commits that were pushed a moment ago, whose graph the maintenance has not written yet",
     "clone": "what is left is moving 20 MB: git, Kallithea's process and Apache each read and write every byte, and git looks at 5,000 wants; with nothing to"
     " compute both would cost the same",
     "stall": "git alone writes a pack once; here the cache of packs keeps each, though none is asked for again, and Kallithea's process and Apache read and"
@@ -57,10 +57,10 @@ def verdicts(figures: Iterable[Figure]) -> list[str]:
     return [f"{figure.name}: {number(figure.value)} {figure.unit}, {figure.verdict}." for figure in figures if figure.verdict]
 
 
-def findings(name: str, figures: Sequence[Figure]) -> list[str]:
-    """Return the verdicts, and where a goal is missed what that comes from."""
+def findings(name: str, result: Mapping[str, Any], figures: Sequence[Figure]) -> list[str]:
+    """Return what went wrong, the verdicts, and where a goal is missed what that comes from."""
     missed = any("missed" in figure.verdict for figure in figures)
-    return verdicts(figures) + ([f"What is missed: {REASONS[name]}."] if missed and name in REASONS else [])
+    return [*result["problems"], *verdicts(figures)] + ([f"What is missed: {REASONS[name]}."] if missed and name in REASONS else [])
 
 
 def facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -77,7 +77,7 @@ def markdown(name: str, result: Mapping[str, Any], figures: Sequence[Figure]) ->
     ]
     kind = "with plots" if any(chart["part"] == name for chart in result["charts"]) else "for browsers"
     lines += [f"{kind}: [{name}.html]({name}.html); the values: [{name}.json]({name}.json).", ""]
-    sentences = findings(name, figures)
+    sentences = findings(name, result, figures)
     lines += [*[f"- {sentence}" for sentence in sentences], ""] if sentences else []
     lines += [f"- {why}: {count} times" for why, count in result["failures"].items()] + ([""] if result["failures"] else [])
     lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}", *[f"| {' | '.join(row)} |" for row in as_rows(figures)], ""]
@@ -114,7 +114,7 @@ def page(name: str, result: Mapping[str, Any], figures: Sequence[Figure], charts
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>',
         f"<h1>{title}</h1>",
         f"<p>Made by <code>{html.escape(result['command'])}</code> on {html.escape(result['date'][:10])}.</p>",
-        "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in findings(name, figures)) + "</ul>",
+        "<ul>" + "".join(f"<li>{html.escape(sentence)}</li>" for sentence in findings(name, result, figures)) + "</ul>",
         *[f"<p>Failed {count} times: {html.escape(why)}</p>" for why, count in result["failures"].items()],
         *[f"<figure>{svg(chart)}</figure>" for chart in charts if chart.get("bars") or any(chart.get("lines", {}).values())],
         "<table><tr>" + "".join(f"<th>{head}</th>" for head in HEAD) + "</tr>",

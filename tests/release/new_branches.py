@@ -8,11 +8,11 @@ Needs the Python of a release, and git.
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -92,14 +92,19 @@ def journal(folder: Path, told: list[str]) -> dict[str, Any]:
     return {"status": status, "journal": kept.call_args.args[0], "head": (folder / "HEAD").read_text()}
 
 
+def used() -> float:
+    """Return the seconds of processor time of this program and of all that it has run."""
+    return sum(os.times()[:4])
+
+
 def cost(folder: Path) -> dict[str, Any]:
-    """Return the seconds that the hook takes for many new branches."""
+    """Return the seconds of processor time that the hook takes for many new branches."""
     commits = history(folder, random.Random(1), 3 * BRANCHES)
     branches = {f"branch-{number}": commits[3 * number] for number in range(BRANCHES)}
     git(folder, "update-ref", "--stdin", stdin="".join(f"create refs/heads/{name} {commit}\n" for name, commit in branches.items()))
-    begin = time.monotonic()
+    before = used()
     kept = journal(folder, [f"{NOTHING} {commit} refs/heads/{name}\n" for name, commit in branches.items()])
-    return {"seconds": round(time.monotonic() - begin, 2), "journal": kept["journal"]}
+    return {"seconds": round(used() - before, 2), "journal": kept["journal"]}
 
 
 def answers(worlds: int) -> dict[str, Any]:
@@ -121,7 +126,7 @@ def compare(stock: Path, patched: Path, worlds: int) -> int:
     kept = [entry for found in given["worlds"].values() for entry in found["journal"] if "=>" not in entry]
     print(f"{worlds} pushes, {len(kept)} revisions in the journal: {len(wrong)} differ")
     print("\n".join(wrong[:20]), end="\n" if wrong else "")
-    print(f"the hook of a push of {BRANCHES} new branches, seconds: {seconds}")
+    print(f"the hook of a push of {BRANCHES} new branches, seconds of processor time: {seconds}")
     return bool(wrong) or len(kept) < worlds or seconds["patched"] > seconds["stock"] / 3
 
 

@@ -46,6 +46,14 @@ def style_sheet(page: Answer) -> str:
     return match.group(1)
 
 
+def test_a_head_stays_a_head(stranger: Site) -> None:
+    """Apache does not have the application make a page of which nobody reads more than the headers: where Kallithea has a GET alone, HEAD finds nothing."""
+    assert stranger.request("HEAD", "/_admin/login").status == 200
+    path = "/_admin/gists"
+    assert stranger.get(path).status in (200, 302)
+    assert stranger.request("HEAD", path).status == 404
+
+
 @pytest.mark.parametrize("path", ["/", "/_admin/login", "/_admin/my_account", "/_admin/logout", "/nothing-here", "//evil.example.org/"])
 @pytest.mark.parametrize("port", [443, 80])
 def test_forged_host_never_redirects(stranger: Site, path: str, port: int) -> None:

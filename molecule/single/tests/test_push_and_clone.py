@@ -204,9 +204,11 @@ def test_where_git_pauses_all_that_it_said_is_at_the_client(client: Client, node
     name, _ = heavy_repository
     client.run(f"nohup {ask_for_pack(client, name)} --no-buffer --limit-rate 20M --max-time 60 --output paused-pack >/dev/null 2>&1 &")
     wait_until("the pack comes", lambda: size_of(client, "paused-pack") > 1_000_000, 20)
-    pid = node.run(f"pgrep -f '[g]it upload-pack.*/{name}'").strip()
-    node.run(f"kill -STOP {pid}")
+    # The newest: another test's client may have left one behind.
+    pid = node.run(f"pgrep --newest --full '[g]it upload-pack.*/{name}'").strip()
     try:
+        node.run(f"kill -STOP {pid}")
+        wait_until("git pauses", lambda: node.run(f"cut -d ' ' -f 3 /proc/{pid}/stat").strip() == "T", 5)
         written = int(node.run(WRITTEN.format(pid=pid)))
         wait_until(f"all {written} bytes are at the client", lambda: size_of(client, "paused-pack") >= written - WANTED_BYTES, 15)
     finally:

@@ -22,7 +22,7 @@ PROGRAMS = {
     "verified_passwords": ("speed-06-verified-passwords.patch", 120, "changed, the old one: 401"),
     "pull_log": ("speed-07-pull-log.patch", 180, "git: a bot's clone"),
     "pull_bundles": ("speed-09-pull-bundles.patch", 900, "with its bundle"),
-    "new_branches": ("speed-10-new-branches.patch", 120, "new branches, seconds"),
+    "new_branches": ("speed-10-new-branches.patch", 120, "new branches, seconds of processor time"),
     "long_lists": ("speed-08-long-lists.patch", 900, "seconds of processor time"),
 }
 # What access rights, pages and the journal of pushes need is held in every run.
