@@ -222,7 +222,7 @@ def test_each_benchmark_measures_both_sites_and_holds_the_cluster_against_its_go
     assert all(figure.at_most and not figure.name.startswith("plain") for figure in wanted)
     measured = [{word for word in names if word.startswith(site)} for site in ("cluster", "plain")]
     assert len(measured[0]) == len(measured[1]) > 0
-    result = {"date": "2026-11-29T01:00:00", "command": "./scripts/bench", "environment": {}, "failures": {}, "charts": run.bench.charts}
+    result = {"date": "2026-11-29T01:00:00", "command": "./scripts/bench", "environment": {}, "problems": [], "failures": {}, "charts": run.bench.charts}
     for chart in run.bench.charts:
         chart["part"] = name
     written = report.publish({**result, "figures": [figure.as_json() for figure in found]}, tmp_path / "report")

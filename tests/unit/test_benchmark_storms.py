@@ -115,6 +115,7 @@ def result() -> dict[str, Any]:
         "date": "2026-11-29T01:00:00+00:00",
         "command": "./scripts/bench separation",
         "environment": {"processor": "A <fast> one", "cores": 2, "hg": ""},
+        "problems": ["balancer was ended by hand."],
         "failures": {"ci: fatal: 503": 2},
         "figures": [figure.as_json() for figure in found],
         "charts": charts,
@@ -125,7 +126,13 @@ def test_a_report_says_how_it_was_made_and_what_was_missed_by_how_much(tmp_path:
     written = report.publish(result(), tmp_path)
     assert [path.name for path in written] == ["separation.json", "separation.md", "separation.html"]
     text = (tmp_path / "separation.md").read_text()
-    for words in ("`./scripts/bench separation` on 2026-11-29", "goal at most 1.25: missed by 0.15", "goal at most 0: met", "ci: fatal: 503: 2 times"):
+    for words in (
+        "`./scripts/bench separation` on 2026-11-29",
+        "goal at most 1.25: missed by 0.15",
+        "goal at most 0: met",
+        "ci: fatal: 503: 2 times",
+        "- balancer was ended",
+    ):
         assert words in text, words
     assert "| processor | A <fast> one |" in text and "| hg |" not in text
 
