@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import trees
+from references import git
 
 WORLDS, SHORT_WORLDS = 150, 25
 COMMITS = 40
@@ -26,11 +26,6 @@ NOTHING = "0" * 40
 COMMITTERS = ("A <a@example.com> 1700000900 +0000", "A <a@example.com> 1700000000", "A <a@example.com>", "A <a>b> 1700000300 +0000", "A <a> -5 +0000", "nobody")
 # What a pattern with a star finds, and what it does not.
 NAMES = ("one", "two", "three", "four", "five", "six", "deep/one", "deep/er/two", "team/one", "other/two")
-
-
-def git(folder: Path, *arguments: str, stdin: str = "") -> str:
-    """Run git there; return what it says."""
-    return subprocess.run(["git", *arguments], cwd=folder, input=stdin, check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
 def history(folder: Path, chance: random.Random, commits: int) -> list[str]:
