@@ -23,10 +23,11 @@ PROGRAMS = {
     "pull_log": ("speed-07-pull-log.patch", 180, "git: a bot's clone"),
     "pull_bundles": ("speed-09-pull-bundles.patch", 900, "with its bundle"),
     "new_branches": ("speed-10-new-branches.patch", 120, "new branches, seconds of processor time"),
+    "changesets": ("speed-11-changeset-numbers.patch", 300, "seconds of Kallithea's own processor time"),
     "long_lists": ("speed-08-long-lists.patch", 900, "seconds of processor time"),
 }
-# What access rights, pages and the journal of pushes need is held in every run.
-ALWAYS = ("pages", "permissions", "new_branches")
+# What access rights, pages, the journal of pushes and every changeset need is held in every run.
+ALWAYS = ("pages", "permissions", "new_branches", "changesets")
 DATABASE = "kallithea_test_permissions"
 SQL = "cd / && runuser -u postgres -- psql -X -q -v ON_ERROR_STOP=1"
 
