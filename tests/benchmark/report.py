@@ -37,7 +37,6 @@ TITLES = {
 # What a goal that is missed comes from, as far as it was found.
 REASONS = {
     "static": "client, balancer and Apache share the machine's cores, and the balancer copies each byte once more, with or without its rules",
-    "bigrepo": "100,000 commits that were pushed a moment ago, whose graph the maintenance has not written yet",
     "clone": "what is left is moving 20 MB: git, Kallithea's process and Apache each read and write every byte, and git looks at 5,000 wants; with nothing to"
     " compute both would cost the same",
     "stall": "git alone writes a pack once; here the cache of packs keeps each, though none is asked for again, and Kallithea's process and Apache read and"
