@@ -11,11 +11,16 @@ from typing import Any
 
 from ansible_collections.kallithea.cluster.plugins.module_utils.addresses import bind_problem, network
 
-AGE = re.compile(r"[1-9][0-9]*[dh]")
+AGE = re.compile(r"[1-9][0-9]{0,5}[dh]")
 PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 NETWORK = re.compile(r"nfs|cifs|smb|ceph|gluster|lustre|gfs2|ocfs2|9p$|virtiofs|afs|beegfs|fuse\.(gluster|sshfs|ceph|s3)")
+EXAMPLE = "/var/cache/kallithea/packs"
 # What PrivateTmp and ProtectHome of the unit kallithea-web replace.
 HIDDEN = ("/tmp", "/var/tmp", "/home", "/root", "/run/user")
+# What the cache's folder must not be: it becomes the application's.
+SYSTEM = ("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+OTHERS = ("/dev/shm", "/media", "/mnt", "/opt/kallithea/current", "/run/systemd")
+OTHERS += ("/var/cache/apt", "/var/lib/dpkg", "/var/lib/kallithea", "/var/log/journal", "/var/log/kallithea", "/var/spool/cron")
 # As kallithea-pack-cache has it.
 KEPT_FREE = 0.05
 LEAST = {
@@ -34,7 +39,9 @@ LEAST = {
     "pack_cache_bytes": 0,
     "pack_cache_seconds": 1,
 }
-MOST = {"verified_password_seconds": 300}
+# More is a slip, and more than PostgreSQL, systemd or Python count with: a year, a century, 2^60 bytes.
+LIMITS = {"seconds": 31_536_000, "days": 36_500, "bytes": 1 << 60}
+MOST = {variable: LIMITS[variable.rpartition("_")[2]] for variable in LEAST} | {"verified_password_seconds": 300}
 
 
 def application_problems(settings: Mapping[str, Any]) -> list[str]:
@@ -70,11 +77,13 @@ def pack_cache_problems(path: str, size: int | str, storage_path: str, name: str
         return []
     named = f"kallithea_app_pack_cache_path {path}"
     if not PLAIN_PATH.fullmatch(path):
-        return [f"{named} is not an absolute path of letters, digits and ._-; give one such as /var/cache/kallithea/packs."]
+        return [f"{named} is not an absolute path of letters, digits and ._-; give one such as {EXAMPLE}."]
     if holds(storage_path, path):
         return [f"{named} lies on the shared storage, where reading it costs more than it saves; give a folder on a disk of the host's own."]
     if hidden := next((folder for folder in HIDDEN if holds(folder, path)), ""):
         return [f"{named} lies in {hidden}, which the application's unit does not see; give a folder elsewhere on a disk of the host's own."]
+    if any(holds(folder, path) for folder in SYSTEM) or any(holds(path, folder) for folder in (*OTHERS, storage_path)):
+        return [f"{named} is the system's or holds what others keep, and would become the application's; give a folder for nothing else, such as {EXAMPLE}."]
     disk = max((disk for disk in state["disks"] if holds(disk["path"], path)), key=lambda disk: len(disk["path"]), default=None)
     if disk and NETWORK.match(disk["fstype"]):
         return [f"{named} of host {name} lies on {disk['fstype']}, a network file system; give a folder on a disk of the host's own."]

@@ -75,6 +75,13 @@ def test_an_age_in_days_or_hours_is_fine(age: str) -> None:
         ({"pull_bundle_bytes": "10M"}, "kallithea_app_pull_bundle_bytes is 10M; give at least 0."),
         ({"pack_cache_bytes": -1}, "kallithea_app_pack_cache_bytes is -1; give at least 0."),
         ({"pack_cache_seconds": 0}, "kallithea_app_pack_cache_seconds is 0; give at least 1."),
+        ({"pack_cache_seconds": 10**22}, f"kallithea_app_pack_cache_seconds is {10**22}; give at most 31536000."),
+        ({"pull_log_days": 10**14}, f"kallithea_app_pull_log_days is {10**14}; give at most 36500."),
+        ({"pull_bundle_bytes": 10**23}, f"kallithea_app_pull_bundle_bytes is {10**23}; give at most {1 << 60}."),
+        (
+            {"purge_deleted_after": "99999999999999d"},
+            "kallithea_app_purge_deleted_after is '99999999999999d'; give days or hours such as 30d, or leave it empty to keep deleted repositories.",
+        ),
     ],
 )
 def test_each_mistake_is_one_sentence(change: dict[str, Any], sentence: str) -> None:
@@ -107,6 +114,19 @@ def test_a_cache_needs_a_plain_path(path: str) -> None:
     assert cache_problems(path) == [
         f"kallithea_app_pack_cache_path {path} is not an absolute path of letters, digits and ._-; give one such as /var/cache/kallithea/packs."
     ]
+
+
+@pytest.mark.parametrize("path", ["/etc", "/etc/packs", "/usr/local/packs", "/var", "/var/cache", "/var/lib/kallithea", "/opt", "/srv", "/mnt", "/dev/shm"])
+def test_a_cache_has_a_folder_for_nothing_else(path: str) -> None:
+    assert cache_problems(path) == [
+        f"kallithea_app_pack_cache_path {path} is the system's or holds what others keep, and would become the application's; "
+        "give a folder for nothing else, such as /var/cache/kallithea/packs."
+    ]
+
+
+@pytest.mark.parametrize("path", ["/packs", "/mnt/packs", "/dev/shm/packs", "/var/lib/kallithea/packs", "/opt/kallithea/packs", "/etcetera"])
+def test_a_cache_on_a_disk_of_its_own_is_fine(path: str) -> None:
+    assert cache_problems(path) == []
 
 
 @pytest.mark.parametrize("path", ["/srv/kallithea", "/srv/kallithea/data/packs"])

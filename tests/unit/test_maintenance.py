@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import os
 import pathlib
+import pwd
 import shutil
 import signal
 import subprocess
@@ -561,6 +562,23 @@ def test_an_unknown_repository_is_said(site: Site) -> None:
     site.git("one")
     with pytest.raises(SystemExit, match="No repository two in "):
         site.run("one", "two")
+
+
+def test_only_the_repositories_owner_runs_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root makes there the next run could not replace, and git does nothing in another user's repository."""
+    site.git("one")
+    before = sorted(site.storage.rglob("*"))
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    name = pwd.getpwuid((site.storage / "repositories").stat().st_uid).pw_name
+    with pytest.raises(SystemExit, match=rf"The repositories of \S+ are {name}'s: run this as {name}, with runuser -u {name} -- before the command\."):
+        site.run("one")
+    assert sorted(site.storage.rglob("*")) == before
+
+
+def test_a_bundle_size_below_nothing_is_refused(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        site.run("--bundle-bytes", "-3")
+    assert "--bundle-bytes must be at least 0." in capsys.readouterr().err
 
 
 class Mercurial:
