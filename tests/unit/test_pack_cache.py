@@ -557,7 +557,13 @@ def flip(entry: pathlib.Path) -> None:
         stream.write(bytes([byte[0] ^ 1]))
 
 
-@pytest.mark.parametrize("break_it", [shorten, empty, lengthen, flip])
+def replace_by_pipe(entry: pathlib.Path) -> None:
+    """Put a pipe in an entry's place, that nobody writes to."""
+    entry.unlink()
+    os.mkfifo(entry)
+
+
+@pytest.mark.parametrize("break_it", [shorten, empty, lengthen, flip, replace_by_pipe])
 def test_a_broken_entry_is_never_given(rig: Rig, break_it: Callable[[pathlib.Path], None]) -> None:
     path = rig.repository("one")
     rig.clone(path)
