@@ -20,8 +20,17 @@ HIDDEN = ("/tmp", "/var/tmp", "/home", "/root", "/run/user")
 # What the cache's folder must not be: it becomes the application's.
 SYSTEM = ("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 OTHERS = (
-    *("/dev/shm", "/media", "/mnt", "/opt/kallithea/current", "/run/systemd"),
-    *("/var/cache/apt", "/var/lib/dpkg", "/var/lib/kallithea", "/var/log/journal", "/var/log/kallithea", "/var/spool/cron"),
+    "/dev/shm",
+    "/media",
+    "/mnt",
+    "/opt/kallithea/current",
+    "/run/systemd",
+    "/var/cache/apt",
+    "/var/lib/dpkg",
+    "/var/lib/kallithea",
+    "/var/log/journal",
+    "/var/log/kallithea",
+    "/var/spool/cron",
 )
 # As kallithea-pack-cache has it.
 KEPT_FREE = 0.05
