@@ -147,6 +147,8 @@ def late_failures(patched: Stream, stock: Stream) -> None:
         finally:
             answer.close()
         assert 500_000 < len(got) <= 1_000_000 and not got.strip(b"\0"), len(got)
+    # Also where it fails only after the last of its answer was taken.
+    assert outcome(patched, shell("head -c 1000000 /dev/zero; exec >&-; sleep 0.2; echo 'fatal: disk' >&2; exit 1"))[:2] == ("too late", OSError)
     print("late failures: an error, and the words are kept")
 
 
@@ -213,6 +215,30 @@ def early_close(patched: Stream) -> None:
     assert outcome(patched, ["/usr/bin/wc", "-c"], inputstream=Body(MB, dies=True)) == b"%d\n" % MB
     assert IN_THREADS == ["the client has gone"], IN_THREADS
     print("early close: no process, thread or file is left")
+
+
+def slow_beginning(patched: Stream) -> None:
+    """Where so much is not said in a time that is given, what there is comes at once; a failure is in time as long as that one is not over."""
+    for said in (b"", b"first"):
+        begin = time.monotonic()
+        answer = patched(shell(f"printf '{said.decode()}'; sleep 1; printf rest"), look_seconds=0.3)
+        with contextlib.closing(answer):
+            got = [next(answer)] if said else []
+            took = time.monotonic() - begin
+            assert 0.25 < took < 0.8, took
+            assert got + list(answer) == [word for word in (said, b"rest") if word]
+    failing = "printf first; sleep 0.3; echo 'fatal: disk' >&2; exit 1"
+    for seconds, when in ((None, "in time"), (2, "in time"), (0.1, "too late"), (0, "too late")):
+        got_when, kind, words = outcome(patched, shell(failing), look_seconds=seconds)
+        assert (got_when, kind) == (when, OSError) and "fatal: disk" in words, (seconds, got_when, kind, words)
+    # A beginning in small parts is waited for as a whole.
+    begin = time.monotonic()
+    answer = patched(shell("while :; do printf x; sleep 0.05; done"), look_seconds=0.5)
+    with contextlib.closing(answer):
+        assert 0.4 < time.monotonic() - begin < 1
+        assert next(answer).strip(b"x") == b""
+    assert outcome(patched, ["/bin/cat"], inputstream=io.BytesIO(noise(3 * MB)), look_seconds=0) == noise(3 * MB)
+    print("slow beginning: what there is after the time, and all of it in the end")
 
 
 def pace(patched: Stream, stock: Stream) -> None:
@@ -340,6 +366,7 @@ def main() -> None:
     late_failures(patched, stock)
     big_stderr(patched, stock)
     early_close(patched)
+    slow_beginning(patched)
     pace(patched, stock)
     cost(patched, stock)
     flat_memory(patched)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from machines import Machine
+from machines import Machine, wait_until
 from repositories import Make
 from scm import Client
 from settings import Settings
@@ -22,6 +22,8 @@ ROWS = """
 SELECT row_to_json(l) FROM user_logs AS l WHERE repository_name = '{name}' ORDER BY user_log_id;
 SELECT convert_from(changeset_cache, 'UTF8') FROM repositories WHERE repo_name = '{name}';
 """
+# Longer than Kallithea waits for the beginning of git's answer (5 s), and than a push takes.
+SLOW_SECONDS = 15
 # Of each row only this differs between two repositories.
 OWN = {"user_log_id", "repository_id", "action_date"}
 
@@ -103,3 +105,20 @@ def test_what_a_hook_costs(node: Machine, client: Client, make_repository: Make)
     best = {way: min(times) for way, times in took.items()}
     print(f"git push of one small commit: {best['served']:.2f} s with {UNIT}, {best['alone']:.2f} s without")
     assert best["served"] < best["alone"] * 0.75, took
+
+
+def test_a_hook_s_words_are_read_while_it_works(node: Machine, settings: Settings, client: Client, make_repository: Make) -> None:
+    """Not only when the push has ended."""
+    name = make_repository("git", "hooks-slow")
+    custom = f"{settings.repositories}/{name}/hooks/post-receive-custom"
+    node.write(custom, f"#!/bin/sh\necho begun\nsleep {SLOW_SECONDS}\necho done\n", "0755")
+    node.run(f"chown kallithea: {custom}")
+    client.run("rm -rf hooks-slow")
+    client.commit("git", "hooks-slow", "first")
+    client.run(f"cd hooks-slow && (git push {client.url(name)} master >pushed 2>&1; echo ended with $? >>pushed) >/dev/null 2>&1 &")
+    pushed = "cat hooks-slow/pushed 2>/dev/null || true"
+    wait_until("the hook's first word", lambda: "remote: begun" in client.run(pushed), SLOW_SECONDS)
+    assert "done" not in client.run(pushed), "the words came together"
+    wait_until("the end of the push", lambda: "ended with" in client.run(pushed), SLOW_SECONDS)
+    said = client.run(pushed)
+    assert "remote: done" in said and "ended with 0" in said, said

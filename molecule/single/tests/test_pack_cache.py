@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 
 import pytest
-from machines import CommandFailed, Machine
+from machines import CommandFailed, Machine, wait_until
 from repositories import Make
 from scm import HOME, Client
 from web import Site
 
 FOLDER = "/var/cache/kallithea/packs"
 COUNTERS = f"{FOLDER}/kallithea_pack_cache.prom"
+# Less than who waits for another's pack waits (60 s).
+HELD_SECONDS = 50
+CLONE_SECONDS = 4
 
 
 def counted(node: Machine) -> list[int]:
@@ -85,3 +89,32 @@ def test_who_clones_again_is_answered_from_the_cache(node: Machine, client: Clie
     assert counted_since(node, before) == [2, 2, 0]
     entries = node.run(f"find {FOLDER} -maxdepth 1 -type f -name '{'?' * 64}' -printf '%u %m\\n' | sort -u")
     assert entries == "kallithea 600\n"
+
+
+def test_who_goes_away_while_a_pack_is_slow_to_begin_is_noticed(node: Machine, client: Client, make_repository: Make) -> None:
+    """Long before there is a pack; its git and its process are free."""
+    name = make_repository("git", "slow-pack")
+    url = client.url(name)
+    client.run("rm -rf slow-pack-out slow-pack-in")
+    client.commit("git", "slow-pack-out", "one")
+    client.run("cd slow-pack-out && head -c 3000000 /dev/urandom >large && git add large && git commit -q -m large")
+    client.push("git", "slow-pack-out", url)
+    client.clone("git", url, "slow-pack-in")
+    # Another request for the same that never comes to its end: who clones waits for it.
+    entry = node.run(f"ls -t {FOLDER} | grep -xE '[0-9a-f]{{64}}' | head -n 1").strip()
+    node.run(f"cd {FOLDER} && rm {entry} && install -o kallithea -m 600 /dev/null {entry}.new")
+    holder = node.run(f"nohup flock {FOLDER}/{entry}.new sleep {HELD_SECONDS} >/dev/null 2>&1 & echo $!").strip()
+    try:
+        client.run(f"nohup timeout --signal=KILL {CLONE_SECONDS} git clone -q {url} slow-pack-late >/dev/null 2>&1 &")
+        begin = time.monotonic()
+        at_work = f"pgrep --full '[g]it upload-pack.*/{name}'"
+        wait_until("git at work", lambda: node.try_run(at_work).status == 0, CLONE_SECONDS)
+        wait_until("git's end", lambda: node.try_run(at_work).status == 1, HELD_SECONDS - 10)
+        took = time.monotonic() - begin
+        print(f"a client that went away after {CLONE_SECONDS} s was noticed after {took:.0f} s")
+        assert took > CLONE_SECONDS, "git ended before its client did"
+        assert node.try_run(f"kill -0 {holder}").status == 0, "git was not waiting for another"
+    finally:
+        node.try_run(f"pkill --parent {holder}")
+    client.run("rm -rf slow-pack-late")
+    assert client.clone("git", url, "slow-pack-late") == "one\n"
