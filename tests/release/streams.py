@@ -147,7 +147,7 @@ def late_failures(patched: Stream, stock: Stream) -> None:
         finally:
             answer.close()
         assert 500_000 < len(got) <= 1_000_000 and not got.strip(b"\0"), len(got)
-    # Also where it fails only after the last of its answer was taken.
+    # Also where it fails a moment after the last of its answer was taken.
     assert outcome(patched, shell("head -c 1000000 /dev/zero; exec >&-; sleep 0.2; echo 'fatal: disk' >&2; exit 1"))[:2] == ("too late", OSError)
     print("late failures: an error, and the words are kept")
 
@@ -217,27 +217,53 @@ def early_close(patched: Stream) -> None:
     print("early close: no process, thread or file is left")
 
 
-def slow_beginning(patched: Stream) -> None:
+def words_of(stream: Any) -> tuple[bytes, str]:
+    """Return what a stream gave, and what it said at last where that was an error."""
+    got = b""
+    with contextlib.closing(stream):
+        try:
+            for block in stream:
+                got += block
+        except OSError as error:
+            return got, str(error)
+    return got, ""
+
+
+def slow_beginning(patched: Stream, repository: pathlib.Path) -> None:
     """Where so much is not said in a time that is given, what there is comes at once; a failure is in time as long as that one is not over."""
     for said in (b"", b"first"):
         begin = time.monotonic()
-        answer = patched(shell(f"printf '{said.decode()}'; sleep 1; printf rest"), look_seconds=0.3)
-        with contextlib.closing(answer):
-            got = [next(answer)] if said else []
-            took = time.monotonic() - begin
-            assert 0.25 < took < 0.8, took
-            assert got + list(answer) == [word for word in (said, b"rest") if word]
-    failing = "printf first; sleep 0.3; echo 'fatal: disk' >&2; exit 1"
-    for seconds, when in ((None, "in time"), (2, "in time"), (0.1, "too late"), (0, "too late")):
-        got_when, kind, words = outcome(patched, shell(failing), look_seconds=seconds)
-        assert (got_when, kind) == (when, OSError) and "fatal: disk" in words, (seconds, got_when, kind, words)
+        answer = patched(shell(f"printf '{said.decode()}'; sleep 3; printf rest"), look_seconds=0.3)
+        first = [next(answer)] if said else []
+        assert 0.25 < time.monotonic() - begin < 2.5
+        assert (b"".join(first) + words_of(answer)[0]) == said + b"rest"
+    failing = "printf first; sleep 1; printf last; echo 'fatal: disk' >&2; exit 1"
+    for seconds in (None, 30):
+        when, kind, words = outcome(patched, shell(failing), look_seconds=seconds)
+        assert (when, kind) == ("in time", OSError) and "fatal: disk" in words, (seconds, when, words)
+    for pause in (0, 2):
+        answer = patched(shell(failing), look_seconds=0.1)
+        # Who comes for it late, when it has failed already, gets all that it said as well.
+        time.sleep(pause)
+        got, words = words_of(answer)
+        assert got == b"firstlast" and "fatal: disk" in words, (pause, got, words)
     # A beginning in small parts is waited for as a whole.
     begin = time.monotonic()
     answer = patched(shell("while :; do printf x; sleep 0.05; done"), look_seconds=0.5)
     with contextlib.closing(answer):
-        assert 0.4 < time.monotonic() - begin < 1
-        assert next(answer).strip(b"x") == b""
-    assert outcome(patched, ["/bin/cat"], inputstream=io.BytesIO(noise(3 * MB)), look_seconds=0) == noise(3 * MB)
+        assert 0.4 < time.monotonic() - begin < 3
+        assert not next(answer).strip(b"x")
+    threads, opened = threading.active_count(), descriptors()
+    answer = patched(shell("printf first; exec sleep 60"), look_seconds=0.1)
+    assert next(answer) == b"first"
+    answer.close()
+    wait_for("the end of who had begun slowly", functools.partial(ended, answer.process))
+    del answer
+    # Of those before it, one may have gone only now.
+    wait_for("its thread and files", lambda: threading.active_count() <= threads and descriptors() <= opened)
+    advertised = ["git", "upload-pack", "--stateless-rpc", "--advertise-refs", str(repository)]
+    for command, body in ((advertised, None), (["/bin/cat"], noise(3 * MB))):
+        assert outcome(patched, command, inputstream=body, look_seconds=0) == outcome(patched, command, inputstream=body), command
     print("slow beginning: what there is after the time, and all of it in the end")
 
 
@@ -361,12 +387,12 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with repository() as folder:
         same_git(patched, stock, folder)
+        slow_beginning(patched, folder)
         same_bytes(patched, stock, folder)
         same_failures(patched, stock, folder)
     late_failures(patched, stock)
     big_stderr(patched, stock)
     early_close(patched)
-    slow_beginning(patched)
     pace(patched, stock)
     cost(patched, stock)
     flat_memory(patched)

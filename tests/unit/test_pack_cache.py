@@ -440,6 +440,29 @@ def test_who_waits_goes_on_where_the_first_one_ended(rig: Rig, end: Callable[[su
     assert not rig.unfinished
 
 
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    """End the process as upload-pack does where it is ended itself."""
+    process.terminate()
+
+
+@pytest.mark.parametrize(("end", "status"), [(terminate, 143), (go_away, 141)])
+def test_no_git_goes_on_for_nobody(rig: Rig, end: Callable[[subprocess.Popen[bytes]], None], status: int) -> None:
+    rig.trouble.write_text("silent")
+    process = rig.start(rig.repository("one"))
+    wait_for(lambda: rig.runs == 1)
+    end(process)
+    assert process.wait(timeout=20) == status
+
+    def is_empty() -> bool:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait_for(is_empty)
+
+
 def test_what_a_killed_process_has_left_is_written_anew_and_removed_at_last(rig: Rig) -> None:
     path, other = rig.repository("one"), rig.repository("other")
     for place in (path, other):

@@ -16,7 +16,7 @@ FOLDER = "/var/cache/kallithea/packs"
 COUNTERS = f"{FOLDER}/kallithea_pack_cache.prom"
 # Less than who waits for another's pack waits (60 s).
 HELD_SECONDS = 50
-CLONE_SECONDS = 4
+CLONE_SECONDS = 8
 
 
 def counted(node: Machine) -> list[int]:
@@ -105,9 +105,10 @@ def test_who_goes_away_while_a_pack_is_slow_to_begin_is_noticed(node: Machine, c
     node.run(f"cd {FOLDER} && rm {entry} && install -o kallithea -m 600 /dev/null {entry}.new")
     holder = node.run(f"nohup flock {FOLDER}/{entry}.new sleep {HELD_SECONDS} >/dev/null 2>&1 & echo $!").strip()
     try:
-        client.run(f"nohup timeout --signal=KILL {CLONE_SECONDS} git clone -q {url} slow-pack-late >/dev/null 2>&1 &")
         begin = time.monotonic()
-        at_work = f"pgrep --full '[g]it upload-pack.*/{name}'"
+        client.run(f"nohup timeout --signal=KILL {CLONE_SECONDS} git clone -q {url} slow-pack-late >/dev/null 2>&1 &")
+        # Not the one that lists the references before.
+        at_work = f"pgrep --full '[g]it upload-pack --stateless-rpc /.*/{name}'"
         wait_until("git at work", lambda: node.try_run(at_work).status == 0, CLONE_SECONDS)
         wait_until("git's end", lambda: node.try_run(at_work).status == 1, HELD_SECONDS - 10)
         took = time.monotonic() - begin
