@@ -296,6 +296,31 @@ def test_a_name_and_password_are_one_however_they_are_written(rig: Rig) -> None:
     assert login(rig, "uwe", source)[1] > 1.2
 
 
+@pytest.mark.parametrize("repository", ["refuse", "forbid"])
+def test_a_name_without_a_password_is_no_guess(rig: Rig, repository: str) -> None:
+    """git sends it first wherever its address has a name; it neither counts, nor waits for what others guess, nor makes them be forgotten."""
+    source = f"127.0.0.{240 + ['refuse', 'forbid'].index(repository)}"
+
+    def ask() -> float:
+        answer, seconds = login(rig, "nora", source, "", repository)
+        assert answer.status == {"refuse": 401, "forbid": 403}[repository]
+        return seconds
+
+    for _ in range(45):
+        assert ask() < 0.5
+    assert login(rig, "nora", source)[1] < 0.5, "nothing was counted for the name"
+    assert login(rig, "somebody-else", source)[1] < 0.5, "nor for the address"
+    for number in range(8):
+        login(rig, "nora", source, f"guess{number}")
+    assert ask() < 0.5
+    assert login(rig, "nora", source)[1] > 1.2
+
+
+def test_a_push_with_a_name_and_no_password_is_answered_at_once(rig: Rig) -> None:
+    answer = rig.request("GET", "/repo/info/refs?service=git-receive-pack", basic("nora", "") | {"User-Agent": "git/2"})
+    assert (answer.status, answer.text) == (401, "A push needs a user name and a password.\n")
+
+
 def test_failed_log_ins_may_be_answered_403(rig: Rig) -> None:
     """The ini's auth_ret_code says so."""
     for number in range(8):

@@ -22,10 +22,10 @@ ROWS = """
 SELECT row_to_json(l) FROM user_logs AS l WHERE repository_name = '{name}' ORDER BY user_log_id;
 SELECT convert_from(changeset_cache, 'UTF8') FROM repositories WHERE repo_name = '{name}';
 """
-# Longer than Kallithea waits for the beginning of git's answer where a client fetches.
-SLOW_SECONDS = 8
 # Of each row only this differs between two repositories.
 OWN = {"user_log_id", "repository_id", "action_date"}
+# Longer than Kallithea waits for the beginning of git's answer where a client fetches.
+SLOW_SECONDS = 8
 
 
 def left(node: Machine, name: str) -> list[Any]:

@@ -16,6 +16,7 @@ FOLDER = "/var/cache/kallithea/packs"
 COUNTERS = f"{FOLDER}/kallithea_pack_cache.prom"
 # Less than who waits for another's pack waits (60 s).
 HELD_SECONDS = 50
+# Longer than Kallithea waits for the beginning of git's answer.
 CLONE_SECONDS = 8
 
 
@@ -29,6 +30,14 @@ def counted(node: Machine) -> list[int]:
 def counted_since(node: Machine, before: list[int]) -> list[int]:
     """Return how many hits, misses and failures there were since then."""
     return [now - then for now, then in zip(counted(node), before, strict=True)]
+
+
+def push_3_mb(client: Client, folder: str, url: str, word: str) -> None:
+    """Push a commit of a word and one that is large enough for the cache, from a new working copy."""
+    client.run(f"rm -rf {folder}")
+    client.commit("git", folder, word)
+    client.run(f"cd {folder} && head -c 3000000 /dev/urandom >large && git add large && git commit -q -m large")
+    client.push("git", folder, url)
 
 
 @pytest.fixture
@@ -47,10 +56,7 @@ def test_who_may_read_no_more_gets_nothing_from_a_warm_cache(node: Machine, site
     name = make_repository("git", "withdrawn")
     url = client.url(name)
     clone = f"export GIT_ASKPASS={HOME}/reader-askpass; rm -rf withdrawn-in && git clone -q {url} withdrawn-in && cat withdrawn-in/word"
-    client.run("rm -rf withdrawn")
-    client.commit("git", "withdrawn", "first")
-    client.run("cd withdrawn && head -c 3000000 /dev/urandom >large && git add large && git commit -q -m large")
-    client.push("git", "withdrawn", url)
+    push_3_mb(client, "withdrawn", url, "first")
     site.call("grant_user_permission", repoid=name, userid=reader, perm="repository.read")
     before = counted(node)
     assert [client.run(clone) for _round in range(2)] == ["first\n"] * 2
@@ -75,10 +81,7 @@ def test_who_may_read_no_more_gets_nothing_from_a_warm_cache(node: Machine, site
 def test_who_clones_again_is_answered_from_the_cache(node: Machine, client: Client, make_repository: Make) -> None:
     """A pack of 3 MB, cloned three times; then one more commit."""
     url = client.url(make_repository("git", "packs"))
-    client.run("rm -rf packs-out")
-    client.commit("git", "packs-out", "one")
-    client.run("cd packs-out && head -c 3000000 /dev/urandom >large && git add large && git commit -q -m large")
-    client.push("git", "packs-out", url)
+    push_3_mb(client, "packs-out", url, "one")
     before = counted(node)
     for _round in range(3):
         assert client.clone("git", url, "packs-in") == "one\n"
@@ -95,10 +98,7 @@ def test_who_goes_away_while_a_pack_is_slow_to_begin_is_noticed(node: Machine, c
     """Long before there is a pack; its git and its process are free."""
     name = make_repository("git", "slow-pack")
     url = client.url(name)
-    client.run("rm -rf slow-pack-out slow-pack-in")
-    client.commit("git", "slow-pack-out", "one")
-    client.run("cd slow-pack-out && head -c 3000000 /dev/urandom >large && git add large && git commit -q -m large")
-    client.push("git", "slow-pack-out", url)
+    push_3_mb(client, "slow-pack-out", url, "one")
     client.clone("git", url, "slow-pack-in")
     # Another request for the same that never comes to its end: who clones waits for it.
     entry = node.run(f"ls -t {FOLDER} | grep -xE '[0-9a-f]{{64}}' | head -n 1").strip()

@@ -15,6 +15,8 @@ from settings import Settings
 from web import ApiError, Site
 
 HEADS = 2000
+# Each would wait for 2 to 10 s if it counted as a guess.
+NAMED_CLONES, NAMED_SECONDS = 20, 40.0
 HEAVY_PUSH_SECONDS = 60.0
 SLOW_GIT_SECONDS = 3
 # Holds Mercurial's lock for a while, as a push does.
@@ -131,6 +133,19 @@ def test_wrong_password_gets_nothing(client: Client, foreign: Machine, make_repo
     for command in (f"git ls-remote {client.url(name)}", f"git -C private-out push {client.url(name)} master"):
         result = foreign.try_run(f"cd /root/client; export HOME=$PWD GIT_SSL_CAINFO=$PWD/ca.crt GIT_TERMINAL_PROMPT=0; {wrong} {command}")
         assert result.status != 0 and "Authentication failed" in result.errors, result
+
+
+def test_a_user_in_the_address_makes_nobody_wait(client: Client, node: Machine, settings: Settings, make_repository: Make) -> None:
+    """As Kallithea's pages show it. git sends the name with an empty password before it asks for one: no guess for the balancer, nor in the log."""
+    name = make_repository("git", "named")
+    url = client.url(name, f"admin@{settings.hostname}")
+    client.commit("git", "named-out", "word")
+    client.push("git", "named-out", url)
+    begin = time.time()
+    client.run(f"for number in $(seq {NAMED_CLONES}); do rm -rf named-in; git clone -q {url} named-in; done; cat named-in/word", seconds=NAMED_SECONDS)
+    print(f"{NAMED_CLONES} clones with a user in the address took {time.time() - begin:.1f} s")
+    said = node.run(f"journalctl --no-pager --quiet --since=@{begin:.0f} --unit=kallithea-web").splitlines()
+    assert not [line for line in said if "bad password" in line or "failed to authenticate" in line]
 
 
 def test_repository_made_and_deleted_by_the_api(site: Site, make_repository: Make) -> None:
