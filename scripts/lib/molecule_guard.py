@@ -246,6 +246,12 @@ def molecule(arguments: Sequence[str], environment: Mapping[str, str], log: Text
         log.flush()
 
 
+def has_hosts(scenario: str) -> bool:
+    """Tell whether an interrupted run, or one with --keep, left hosts of the scenario."""
+    look = ["docker", "ps", "--all", "--quiet", "--filter", f"label=kallithea.test=kallithea-{scenario}"]
+    return bool(subprocess.run(look, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout.strip())
+
+
 def collect(folder: Path, state: Path) -> None:
     """Import the scenario's tests before its hosts are made: a slip in them costs a second here, and half an hour afterwards."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "--hosts=ansible://all"]
@@ -282,7 +288,8 @@ def run(scenario: str, root: Path, state: Path, log_path: Path, keep: bool) -> i
     found: list[str] = []
     with log_path.open("w") as log, (log_path.parent / f"{log_path.stem}-destroy.log").open("w") as other:
         destroy = ["destroy", "-s", scenario]
-        molecule(destroy, environment, other, None)
+        if has_hosts(scenario) or (state / "state.json").exists():
+            molecule(destroy, environment, other, None)
         try:
             code = molecule(
                 ["test", "-s", scenario, "--destroy=never", "--no-command-borders", "--", "-vvv"],

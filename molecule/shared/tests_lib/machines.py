@@ -17,6 +17,8 @@ from testinfra.backend.base import BaseBackend, CommandResult  # type: ignore[im
 
 COMMAND_SECONDS = 60.0
 BOOT_SECONDS = 120.0
+# systemd gives each unit 90 s to end; ours end sooner.
+SHUT_DOWN_SECONDS = 60.0
 CONSOLE_LINES = 80
 # By shared/prepare.yml; a machine is slow.
 PACKAGES = "kallithea-test-packages"
@@ -133,10 +135,26 @@ class Machine:
     def power_off(self) -> None:
         """Cut the power: nothing is shut down, what was not written is lost."""
         self.docker("kill", self.container)
+        self.leave()
+
+    def shut_down(self) -> None:
+        """Switch it off as an administrator does, and wait until it is off; one that hangs shows its console."""
+        self.try_run("systemctl poweroff")
+
+        def is_off() -> bool:
+            return self.docker("inspect", "--format", "{{.State.Running}}", self.container).strip() == "false"
+
+        try:
+            wait_until(f"{self.name} off", is_off, SHUT_DOWN_SECONDS, 0.5)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.console()}") from error
+        self.leave()
+
+    def leave(self) -> None:
+        """Give up the connection, which leads nowhere now and must not be used again."""
         if self.access is not None:
-            # The connection that leads nowhere now must not be used again.
-            leave = ["ssh", "-F", str(self.access.ssh_config), "-O", "exit", self.container]
-            subprocess.run(leave, capture_output=True, timeout=30, check=False)
+            command = ["ssh", "-F", str(self.access.ssh_config), "-O", "exit", self.container]
+            subprocess.run(command, capture_output=True, timeout=30, check=False)
 
     def power_on(self, wait: bool = True) -> None:
         """Switch it on with the disk that it had; by default wait until it has booted."""
