@@ -336,10 +336,34 @@ def test_a_page_that_the_owner_of_a_key_may_not_see_is_no_failed_log_in(rig: Rig
     assert login(rig, "wilma", "127.0.0.95")[1] < 0.5
 
 
-@pytest.mark.parametrize("value", ["Basic amFu*ZTp4", "Basic", "Basic !", "basic amFuZQ=="])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("Basic amFu*ZTp4", "Basic", "Basic !", "basic amFuZQ=="),
+        # To HAProxy these are names with an empty password, and to Python passwords.
+        *("Basic YWRtaW46,Z3Vlc3M=", "Basic YWRtaW46, Z3Vlc3M=", "basic YWRtaW46==,Z3Vlc3M=", "Basic  YWRtaW46", "Basic\tYWRtaW46", "Basic YWRtaW46 Z3Vlc3M="),
+        *(basic(*account)["Authorization"] for account in (("admin", "\0guess"), ("admin", "guess\0"), ("ad\0min", "guess"))),
+    ],
+)
 def test_a_malformed_name_and_password_is_refused(rig: Rig, value: str) -> None:
-    """Python would take some of them, and HAProxy none."""
-    assert rig.request("GET", "/repo/info/refs?service=git-upload-pack", {"Authorization": value}).status == 400
+    """Python would take some of them, and HAProxy none, or another."""
+    answer = rig.request("GET", "/repo/info/refs?service=git-upload-pack", {"Authorization": value})
+    assert (answer.status, answer.text) == (400, "The header Authorization is malformed.\n")
+
+
+@pytest.mark.parametrize("value", ["Bearer AAAA", "Token YWRtaW46,", "Bearer a, b", "Negotiate AAECAwQ="])
+def test_other_schemes_are_their_own(rig: Rig, value: str) -> None:
+    assert rig.request("GET", "/repo/info/refs?service=git-upload-pack", {"Authorization": value}).status == 200
+
+
+@pytest.mark.parametrize("scheme", ["B", "Bas"])
+def test_another_scheme_is_no_name_alone(rig: Rig, scheme: str) -> None:
+    """HAProxy takes the beginning of a scheme's name for all of it."""
+    value = basic("nora", "")["Authorization"].replace("Basic", scheme)
+    source = f"127.0.0.{250 + len(scheme)}"
+    for _ in range(8):
+        rig.request("GET", "/refuse/info/refs?service=git-upload-pack", {"Authorization": value, "User-Agent": "git/2"}, source=source)
+    assert login(rig, "nora", source)[1] > 1.2
 
 
 @pytest.mark.parametrize(
