@@ -246,10 +246,14 @@ def molecule(arguments: Sequence[str], environment: Mapping[str, str], log: Text
         log.flush()
 
 
-def has_hosts(scenario: str) -> bool:
-    """Tell whether an interrupted run, or one with --keep, left hosts of the scenario."""
-    look = ["docker", "ps", "--all", "--quiet", "--filter", f"label=kallithea.test=kallithea-{scenario}"]
-    return bool(subprocess.run(look, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout.strip())
+def has_left(scenario: str, state: Path) -> bool:
+    """Tell whether an earlier run has left something: one that was interrupted, or one with --keep, also of another clone."""
+    name, label = f"kallithea-{scenario}", f"--filter=label=kallithea.test=kallithea-{scenario}"
+    looks = (("ps", "--all", label), ("volume", "ls", label), ("network", "ls", f"--filter=name=^{name}(-outer)?$"))
+    # Molecule's own notes of what it has made.
+    return (state / "state.yml").exists() or any(
+        subprocess.run(["docker", *look, "--quiet"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout.strip() for look in looks
+    )
 
 
 def collect(folder: Path, state: Path) -> None:
@@ -288,7 +292,7 @@ def run(scenario: str, root: Path, state: Path, log_path: Path, keep: bool) -> i
     found: list[str] = []
     with log_path.open("w") as log, (log_path.parent / f"{log_path.stem}-destroy.log").open("w") as other:
         destroy = ["destroy", "-s", scenario]
-        if has_hosts(scenario) or (state / "state.json").exists():
+        if has_left(scenario, state):
             molecule(destroy, environment, other, None)
         try:
             code = molecule(

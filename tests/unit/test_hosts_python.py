@@ -21,7 +21,7 @@ def keeper(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(zipimport, "_compile_source", zipimport._compile_source)  # type: ignore[attr-defined]
     monkeypatch.setattr(sys, "path", [str(FILE.parent), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setenv("PYTHONPATH", str(FILE.parent))
+    monkeypatch.setenv("PYTHONPATH", f"{FILE.parent}:/given")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     spec = importlib.util.spec_from_file_location("hosts_python", FILE)
     assert spec is not None and spec.loader is not None
@@ -48,6 +48,15 @@ def test_another_content_of_a_file_is_compiled(keeper: ModuleType) -> None:
     assert [value(keeper, "/tmp/one.zip/a.py", source) for source in (b"x = 1", b"x = 2", b"x = 1")] == [1, 2, 1]
 
 
+def test_what_cannot_be_read_is_compiled_and_what_cannot_be_kept_too(keeper: ModuleType) -> None:
+    assert value(keeper, "/tmp/one.zip/a.py", b"x = 1") == 1
+    (kept,) = pathlib.Path(keeper.FOLDER).iterdir()
+    kept.write_bytes(b"")
+    assert value(keeper, "/tmp/one.zip/a.py", b"x = 1") == 1
+    keeper.FOLDER = "/dev/null"  # type: ignore[attr-defined]
+    assert value(keeper, "/tmp/one.zip/a.py", b"x = 1") == 1
+
+
 def test_who_may_not_keep_it_compiles(keeper: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1)
     assert [value(keeper, "/tmp/one.zip/a.py", b"x = 1") for _ in range(2)] == [1, 1]
@@ -55,5 +64,5 @@ def test_who_may_not_keep_it_compiles(keeper: ModuleType, monkeypatch: pytest.Mo
 
 
 def test_programs_that_a_module_starts_have_none_of_it(keeper: ModuleType) -> None:
-    assert "PYTHONPATH" not in os.environ and str(FILE.parent) not in sys.path
+    assert os.environ["PYTHONPATH"] == "/given" and str(FILE.parent) not in sys.path
     assert zipimport._compile_source is keeper.kept  # type: ignore[attr-defined]

@@ -105,6 +105,8 @@ def test_storage_away_for_a_while(
     assert not [reason for reason in report["reasons"] if " 500" in reason], report["reasons"]
     assert report["longest_gap"]["push"] > FELT_SECONDS[fault], f"the fault was not felt: {report['longest_gap']}"
     wait_until("every server up", balancer.all_up, faults.RETURN_SECONDS)
+    for host in settings.groups["app"]:
+        assert site.get(f"/{users.repositories[0]}", port=settings.pools["ui"]["port"], node=host).status == 200, f"no page from {host} itself"
     users.go_on(f"after-{fault.split()[0]}", 4)
 
 

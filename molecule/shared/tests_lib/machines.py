@@ -17,8 +17,8 @@ from testinfra.backend.base import BaseBackend, CommandResult  # type: ignore[im
 
 COMMAND_SECONDS = 60.0
 BOOT_SECONDS = 120.0
-# systemd gives each unit 90 s to end; ours end sooner.
-SHUT_DOWN_SECONDS = 60.0
+# More than the 90 s that systemd gives most units to end.
+SHUT_DOWN_SECONDS = 120.0
 CONSOLE_LINES = 80
 # By shared/prepare.yml; a machine is slow.
 PACKAGES = "kallithea-test-packages"

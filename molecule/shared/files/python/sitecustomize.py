@@ -15,8 +15,9 @@ from types import CodeType
 from typing import Any
 
 FOLDER = f"/run/kallithea-test-python/{sys.hexversion:x}"
-# Of the interpreter alone, not of the programs that a module starts.
-os.environ.pop("PYTHONPATH", None)
+# Of the interpreter alone, not of the programs that a module starts; what a task gave stays.
+if given := os.environ.pop("PYTHONPATH", "").partition(":")[2]:
+    os.environ["PYTHONPATH"] = given
 sys.path.remove(os.path.dirname(__file__))
 compile_source = zipimport._compile_source  # type: ignore[attr-defined]
 
@@ -24,16 +25,17 @@ compile_source = zipimport._compile_source  # type: ignore[attr-defined]
 def kept(path: str, source: bytes, *more: Any) -> CodeType:
     """Return what a file of an archive compiles to; root keeps it, and others take what they may read."""
     file = f"{FOLDER}/{os.path.basename(path)}-{_imp.source_hash(0, source).hex()}"
-    with contextlib.suppress(OSError), open(file, "rb") as stream:
+    with contextlib.suppress(OSError, EOFError, ValueError, TypeError), open(file, "rb") as stream:
         code: CodeType = marshal.load(stream)
         return code
     code = compile_source(path, source, *more)
     if os.geteuid() == 0:
-        os.makedirs(FOLDER, exist_ok=True)
-        # Whole or not at all: others read it meanwhile.
-        with open(f"{file}.{os.getpid()}", "wb") as new:
-            marshal.dump(code, new)
-        os.rename(new.name, file)
+        with contextlib.suppress(OSError):
+            os.makedirs(FOLDER, exist_ok=True)
+            # Whole or not at all: others read it meanwhile.
+            with open(f"{file}.{os.getpid()}", "wb") as new:
+                marshal.dump(code, new)
+            os.rename(new.name, file)
     return code
 
 
