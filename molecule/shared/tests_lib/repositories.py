@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import urllib.parse
 from collections.abc import Callable, Iterator
 
 from machines import Machine
@@ -41,11 +42,13 @@ def remove_moved_aside(storage: Machine, settings: Settings, word: str) -> None:
 
 def push_look_and_clone(client: Client, site: Site, kind: str, name: str) -> None:
     """Push a commit into an empty repository; fail unless it stands on its page and in a clone."""
-    word, url = f"word-of-{kind}", client.url(name)
+    path = urllib.parse.quote(name)
+    word, url = f"word-of-{kind}", client.url(path)
+    client.run(f"rm -rf {kind}-out")
     commit = client.commit(kind, f"{kind}-out", word)
     client.push(kind, f"{kind}-out", url)
-    page = site.get(f"/{name}/changeset/{commit}")
+    page = site.get(f"/{path}/changeset/{commit}")
     assert page.status == 200 and word in page.text
-    file = site.get(f"/{name}/files/tip/word")
+    file = site.get(f"/{path}/files/tip/word")
     assert file.status == 200 and word in file.text, f"the file's page was answered {file.status}"
     assert client.clone(kind, url, f"{kind}-in").strip() == word

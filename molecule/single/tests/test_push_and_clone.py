@@ -33,10 +33,11 @@ with repo.lock():
 """
 
 
+@pytest.mark.parametrize("name", ["", "hé-名前"], ids=["ASCII", "another script"])
 @pytest.mark.parametrize("kind", ["git", "hg"])
-def test_push_page_and_clone(client: Client, site: Site, make_repository: Make, kind: str) -> None:
+def test_push_page_and_clone(client: Client, site: Site, make_repository: Make, kind: str, name: str) -> None:
     """What is pushed stands on its page, and in a clone of anybody."""
-    push_look_and_clone(client, site, kind, make_repository(kind, kind))
+    push_look_and_clone(client, site, kind, make_repository(kind, kind + name))
 
 
 @contextmanager
