@@ -65,3 +65,10 @@ engine_release() {
   fi
   say "The Docker engine is stopped"
 }
+
+# cluster_remove NAME: the containers, volumes and network that molecule/shared/create.yml has made by that name.
+cluster_remove() {
+  docker ps -aq --filter "label=kallithea.test=$1" | xargs -r docker rm -f -v >/dev/null
+  docker volume ls -q --filter "label=kallithea.test=$1" | xargs -r docker volume rm >/dev/null
+  docker network ls -q --filter "name=^$1\$" | xargs -r docker network rm >/dev/null
+}

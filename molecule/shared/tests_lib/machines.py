@@ -144,10 +144,7 @@ class Machine:
         def is_off() -> bool:
             return self.docker("inspect", "--format", "{{.State.Running}}", self.container).strip() == "false"
 
-        try:
-            wait_until(f"{self.name} off", is_off, SHUT_DOWN_SECONDS, 0.5)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.console()}") from error
+        self.wait_with_console("off", is_off, SHUT_DOWN_SECONDS)
         self.leave()
 
     def leave(self) -> None:
@@ -181,8 +178,12 @@ class Machine:
 
     def wait_booted(self) -> None:
         """Wait for the end of the boot; a failure shows the console."""
+        self.wait_with_console("booted", self.is_booted, BOOT_SECONDS)
+
+    def wait_with_console(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait for what it has come to; a failure shows the console."""
         try:
-            wait_until(f"{self.name} booted", self.is_booted, BOOT_SECONDS, 0.5)
+            wait_until(f"{self.name} {what}", condition, seconds, 0.5)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.console()}") from error
 
